@@ -1,0 +1,152 @@
+// arith.h: the equations of ARITHMETIC.md as scalar functions for host and device. No torch header.
+//
+// Every float operation is one IEEE single-precision operation: on the device by an intrinsic that ptxas may not
+// contract, on the host by compiling with -ffp-contract=off. Nothing here branches on data in a way that a compiler
+// could not turn into a select, so that host loops over these functions vectorize.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "types.h"
+
+#if defined(__CUDACC__)
+#define QUAVER_FUNCTION __host__ __device__ __forceinline__
+#else
+#define QUAVER_FUNCTION inline __attribute__((always_inline))
+#endif
+
+namespace quaver {
+
+inline constexpr float kLargestFloat = 3.402823466e+38f;
+inline constexpr float kSmallestNormalFloat = 1.17549435e-38f;
+
+QUAVER_FUNCTION float divide(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fdiv_rn(a, b);
+#else
+  return a / b;
+#endif
+}
+
+QUAVER_FUNCTION float multiply(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+
+QUAVER_FUNCTION float add(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fadd_rn(a, b);
+#else
+  return a + b;
+#endif
+}
+
+QUAVER_FUNCTION float subtract(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fsub_rn(a, b);
+#else
+  return a - b;
+#endif
+}
+
+QUAVER_FUNCTION float smaller(float a, float b) { return a < b ? a : b; }
+QUAVER_FUNCTION float larger(float a, float b) { return a > b ? a : b; }
+QUAVER_FUNCTION float magnitude(float a) { return a < 0.0f ? -a : a; }
+QUAVER_FUNCTION bool is_nan(float a) { return a != a; }
+QUAVER_FUNCTION bool is_finite(float a) { return magnitude(a) <= kLargestFloat; }
+
+QUAVER_FUNCTION int32_t clamp_code(int32_t code, CodeRange range) {
+  code = code < range.q_min ? range.q_min : code;
+  return code > range.q_max ? range.q_max : code;
+}
+
+// Integer sums wrap instead of overflowing: parameters that nobody checked give unspecified codes, never undefined
+// behaviour.
+QUAVER_FUNCTION int32_t wrapping_add(int32_t a, int32_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
+}
+QUAVER_FUNCTION int32_t wrapping_subtract(int32_t a, int32_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) - static_cast<uint32_t>(b));
+}
+QUAVER_FUNCTION int32_t wrapping_multiply(int32_t a, int32_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) * static_cast<uint32_t>(b));
+}
+
+// Round half to even, for |t| <= 2^22: adding 1.5 * 2^23 leaves no bit below the units, so that the addition itself
+// rounds, and the integer stands in the low bits of the sum.
+QUAVER_FUNCTION int32_t round_half_even(float t) {
+  constexpr float kShift = 12582912.0f;
+  constexpr int32_t kShiftBits = 0x4B400000;
+  const float sum = add(t, kShift);
+  int32_t bits;
+  memcpy(&bits, &sum, sizeof bits);
+  return wrapping_subtract(bits, kShiftBits);
+}
+
+// A quotient beyond +-512 saturates whatever the zero point is (both lie within -128..255), so it can be cut there
+// before it is rounded.
+QUAVER_FUNCTION float cut_quotient(float t) { return smaller(larger(t, -512.0f), 512.0f); }
+
+// (2) quantize
+template <QuantizeMode kMode>
+QUAVER_FUNCTION int32_t quantize(float x, float scale, int32_t zero_point, CodeRange range) {
+  const float quotient = divide(x, scale);
+  const bool nan = is_nan(quotient);
+  if (kMode == QuantizeMode::kAffine) {
+    const int32_t code = round_half_even(cut_quotient(add(quotient, static_cast<float>(zero_point))));
+    return clamp_code(nan ? zero_point : code, range);
+  }
+  const int32_t rounded = round_half_even(cut_quotient(quotient));
+  return clamp_code(wrapping_add(nan ? 0 : rounded, zero_point), range);
+}
+
+// (3) dequantize, before the rounding to the output's type
+QUAVER_FUNCTION float dequantize(int32_t code, float scale, int32_t zero_point) {
+  return multiply(static_cast<float>(wrapping_subtract(code, zero_point)), scale);
+}
+
+// (4) range to parameters
+struct ScaleAndZeroPoint {
+  float scale;
+  int32_t zero_point;
+};
+
+// What a range ends counts: an element that is not finite stands as 0, which changes no range that (4) uses.
+QUAVER_FUNCTION float finite_or_zero(float x) { return is_finite(x) ? x : 0.0f; }
+
+QUAVER_FUNCTION ScaleAndZeroPoint choose_qparams(float lo, float hi, bool symmetric, CodeRange range, float eps) {
+  const float floor = larger(eps, kSmallestNormalFloat);
+  if (symmetric) {
+    const float bound = larger(magnitude(lo), magnitude(hi));
+    const float scale = divide(bound, static_cast<float>(range.q_max));
+    return {bound == 0.0f ? 1.0f : larger(scale, floor), 0};
+  }
+  lo = smaller(lo, 0.0f);
+  hi = larger(hi, 0.0f);
+  const float steps = static_cast<float>(range.q_max - range.q_min);
+  const float width = subtract(hi, lo);
+  float scale = is_finite(width) ? divide(width, steps) : subtract(divide(hi, steps), divide(lo, steps));
+  scale = width == 0.0f ? 1.0f : larger(scale, floor);
+  const float zero = subtract(static_cast<float>(range.q_min), divide(lo, scale));
+  return {scale, clamp_code(round_half_even(cut_quotient(zero)), range)};
+}
+
+// (6) the exact product of codes less zero points, from the product and the sums of the codes themselves
+QUAVER_FUNCTION int32_t correct_for_zero_points(int32_t product, int32_t a_zero_point, int32_t b_zero_point,
+                                                int32_t a_sum, int32_t b_sum, int32_t k) {
+  int32_t acc = wrapping_subtract(product, wrapping_multiply(a_zero_point, b_sum));
+  acc = wrapping_subtract(acc, wrapping_multiply(b_zero_point, a_sum));
+  return wrapping_add(acc, wrapping_multiply(k, wrapping_multiply(a_zero_point, b_zero_point)));
+}
+
+// (7) scaling, in this order; bias and ReLU follow it
+QUAVER_FUNCTION float scale_product(int32_t acc, float a_scale, float b_scale) {
+  return multiply(static_cast<float>(acc), multiply(a_scale, b_scale));
+}
+QUAVER_FUNCTION float relu(float v) { return v <= 0.0f ? 0.0f : v; }
+
+}  // namespace quaver

@@ -1,0 +1,47 @@
+// quantize.h: floats to codes, ARITHMETIC.md (2), over a part of a nest. No torch header.
+#pragma once
+
+#include "arith.h"
+#include "cpu/kernels/element_types.h"
+#include "cpu/kernels/elementwise.h"
+
+namespace quaver {
+
+struct QuantizeArguments {
+  ElementwiseNest nest;
+  const void* x;
+  FloatType x_type;
+  void* q;
+  CodeType q_type;
+  const float* scale;
+  const int32_t* zero_point;  // null: 0 everywhere
+  CodeRange range;
+  QuantizeMode mode;
+};
+
+template <QuantizeMode kMode, class T, class Code>
+void quantize_elements(const QuantizeArguments& arguments, int64_t begin, int64_t end) {
+  vectorized([&]() QUAVER_INLINE {
+    const CodeRange range = arguments.range;
+    elementwise(arguments.nest, begin, end, static_cast<const T*>(arguments.x), static_cast<Code*>(arguments.q),
+                arguments.scale, arguments.zero_point, [=](T x, float scale, int32_t zero_point) QUAVER_INLINE {
+                  return static_cast<Code>(quantize<kMode>(to_float(x), scale, zero_point, range));
+                });
+  });
+}
+
+inline void quantize_elements(const QuantizeArguments& arguments, int64_t begin, int64_t end) {
+  with_type(arguments.x_type, [&](auto x_tag) {
+    using T = typename decltype(x_tag)::type;
+    with_type(arguments.q_type, [&](auto q_tag) {
+      using Code = typename decltype(q_tag)::type;
+      if (arguments.mode == QuantizeMode::kAffine) {
+        quantize_elements<QuantizeMode::kAffine, T, Code>(arguments, begin, end);
+      } else {
+        quantize_elements<QuantizeMode::kOnnx, T, Code>(arguments, begin, end);
+      }
+    });
+  });
+}
+
+}  // namespace quaver

@@ -1,0 +1,62 @@
+// linear_arguments.h: int8_linear's checked arguments as the matmul's; shared by the CPU and CUDA backends.
+#pragma once
+
+#include "checks.h"
+#include "matmul_views.h"
+#include "views.h"
+
+namespace quaver {
+
+struct LinearArguments {
+  Tensor rows;              // x as [..., M, K]
+  Shape token_scale_shape;  // [..., 1]
+  Tensor b;                 // [K, N]: the weight, seen from the other side
+  Tensor b_scale;           // [1, N] or one element
+  OptionalTensor b_sum;     // [1, N]
+  ScalarType dtype;         // of the result
+};
+
+inline Tensor transposed(const Tensor& matrix) { return torch::stable::transpose(matrix, 0, 1); }
+
+inline LinearArguments linear_arguments(const Tensor& x, const Tensor& weight_q, const Tensor& weight_scale,
+                                        const OptionalTensor& bias, const OptionalTensor& weight_sum,
+                                        bool symmetric, std::optional<ScalarType> dtype) {
+  constexpr const char* kOp = "int8_linear";
+  check_float(kOp, "x", x);
+  QUAVER_CHECK(x.dim() >= 1, kOp, "x must have at least 1 dimension, got 0");
+  check_companion(kOp, "weight_q", weight_q, ScalarType::Char, "x", x);
+  QUAVER_CHECK(weight_q.dim() == 2 && weight_q.size(1) == x.size(x.dim() - 1), kOp,
+               "weight_q must have the shape [N, ", x.size(x.dim() - 1), "] for x ", to_words(shape_of(x)), ", got ",
+               to_words(shape_of(weight_q)));
+  check_k(kOp, weight_q.size(1), CodeType::kInt8, CodeType::kInt8, !symmetric);
+  const Shape per_channel = {weight_q.size(0), 1};
+  check_companion(kOp, "weight_scale", weight_scale, ScalarType::Float, "x", x);
+  const bool single = weight_scale.numel() == 1;
+  QUAVER_CHECK(single || shape_of(weight_scale) == per_channel, kOp, "weight_scale must have one element or the shape ",
+               to_words(per_channel), ", got ", to_words(shape_of(weight_scale)));
+  if (weight_sum) {
+    check_companion(kOp, "weight_sum", *weight_sum, ScalarType::Int, "x", x);
+    QUAVER_CHECK(shape_of(*weight_sum) == per_channel, kOp, "weight_sum must have the shape ", to_words(per_channel),
+                 ", got ", to_words(shape_of(*weight_sum)));
+  }
+  if (bias) {
+    check_companion(kOp, "bias", *bias, ScalarType::Float, "x", x);
+    QUAVER_CHECK(shape_of(*bias) == Shape{weight_q.size(0)}, kOp, "bias must have the shape [", weight_q.size(0),
+                 "], got ", to_words(shape_of(*bias)));
+  }
+  const ScalarType out = dtype.value_or(x.scalar_type());
+  check_float_type(kOp, "dtype", out);
+
+  const Tensor rows = x.dim() == 1 ? torch::stable::unsqueeze(x, 0) : x;
+  Shape token_scale_shape = shape_of(rows);
+  token_scale_shape.back() = 1;
+  return {rows, token_scale_shape, transposed(weight_q), single ? weight_scale : transposed(weight_scale),
+          weight_sum ? OptionalTensor{transposed(*weight_sum)} : OptionalTensor{}, out};
+}
+
+// The product of `rows` back in x's rank.
+inline Tensor linear_result(const Tensor& x, const Tensor& product) {
+  return x.dim() == 1 ? torch::stable::squeeze(product, 0) : product;
+}
+
+}  // namespace quaver

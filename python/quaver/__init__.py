@@ -1,0 +1,42 @@
+"""quaver: int8 quantization kernels for PyTorch that equal their pure-torch reference to the last bit."""
+
+from quaver import library  # noqa: F401 - defines torch.ops.quaver
+from quaver import fakes, quant_tool, reference
+from quaver.library import build_info
+from quaver.model import quantize_model
+from quaver.nn import QuantLinear
+from quaver.ops import (
+    choose_qparams,
+    dequantize,
+    dynamic_quantize,
+    int8_linear,
+    int8_matmul,
+    int8_matmul_dequantize,
+    int8_matmul_requantize,
+    quantize,
+)
+from quaver.qparams import PerChannel, PerGroup, PerTensor, PerToken, QuantizationParams
+
+__version__ = build_info()["version"]
+
+__all__ = [
+    "PerChannel",
+    "PerGroup",
+    "PerTensor",
+    "PerToken",
+    "QuantLinear",
+    "QuantizationParams",
+    "build_info",
+    "choose_qparams",
+    "dequantize",
+    "dynamic_quantize",
+    "fakes",
+    "int8_linear",
+    "int8_matmul",
+    "int8_matmul_dequantize",
+    "int8_matmul_requantize",
+    "quant_tool",
+    "quantize",
+    "quantize_model",
+    "reference",
+]

@@ -1,0 +1,366 @@
+"""What the compiler knows of each op: the shape, dtype and strides of its results, and its refusals.
+
+The words of the refusals are those of csrc/checks.h; the tests hold the two together.
+"""
+
+import torch
+
+from quaver.qparams import full_range, qparams_range
+
+MAX_RANK = 6
+LARGEST_INT32 = 2**31 - 1
+
+
+def _name(dtype):
+    return str(dtype).removeprefix("torch.")
+
+
+def _check(ok, op, words):
+    torch._check(ok, lambda: f"quaver::{op}: {words()}")
+
+
+def _check_float_type(op, name, dtype):
+    floats = (torch.float32, torch.float16, torch.bfloat16)
+    _check(dtype in floats, op, lambda: f"{name} must be float32, float16 or bfloat16, got {_name(dtype)}")
+
+
+def _check_code_type(op, name, dtype):
+    _check(dtype in (torch.int8, torch.uint8), op, lambda: f"{name} must be int8 or uint8, got {_name(dtype)}")
+
+
+def _check_rank(op, name, tensor):
+    _check(
+        tensor.dim() <= MAX_RANK,
+        op,
+        lambda: f"{name} must have at most {MAX_RANK} dimensions, got {tensor.dim()}",
+    )
+
+
+def _check_float(op, name, tensor):
+    _check_rank(op, name, tensor)
+    _check_float_type(op, name, tensor.dtype)
+
+
+def _check_codes(op, name, tensor):
+    _check_rank(op, name, tensor)
+    _check_code_type(op, name, tensor.dtype)
+
+
+def _check_companion(op, name, tensor, dtype, like_name, like):
+    _check(tensor.dtype == dtype, op, lambda: f"{name} must be {_name(dtype)}, got {_name(tensor.dtype)}")
+    _check(
+        tensor.device == like.device,
+        op,
+        lambda: f"{name} must be on {like.device} like {like_name}, got {tensor.device}",
+    )
+
+
+def _divides_shape(blocks, shape):
+    if len(blocks) != len(shape):
+        return False
+    return all(
+        count >= 0 and (size == 0 if count == 0 else size % count == 0)
+        for count, size in zip(blocks, shape, strict=True)
+    )
+
+
+def _check_zero_point(op, name, zero_point, scale_name, scale, like_name, like):
+    if zero_point is None:
+        return
+    _check_companion(op, name, zero_point, torch.int32, like_name, like)
+    _check(
+        (zero_point.numel() == 1 and scale.numel() == 1) or zero_point.shape == scale.shape,
+        op,
+        lambda: f"{name} must have the shape of {scale_name} {list(scale.shape)}, got {list(zero_point.shape)}",
+    )
+
+
+def _check_scale(op, x_name, x, scale, zero_point):
+    _check_companion(op, "scale", scale, torch.float32, x_name, x)
+    _check(
+        scale.numel() == 1 or _divides_shape(scale.shape, x.shape),
+        op,
+        lambda: (
+            f"scale must have one element, or as many dimensions as {x_name} with sizes that divide its "
+            f"{list(x.shape)}, got {list(scale.shape)}"
+        ),
+    )
+    _check_zero_point(op, "zero_point", zero_point, "scale", scale, x_name, x)
+
+
+def _check_scale_shape(op, x, scale_shape):
+    _check(
+        _divides_shape(scale_shape, x.shape),
+        op,
+        lambda: (
+            "scale_shape must have as many sizes as x has dimensions, each dividing x's "
+            f"{list(x.shape)}, got {list(scale_shape)}"
+        ),
+    )
+
+
+def _check_range(op, dtype, q_min, q_max):
+    low, high = full_range(dtype)
+    q_min = low if q_min is None else q_min
+    q_max = high if q_max is None else q_max
+    _check(
+        low <= q_min < q_max <= high,
+        op,
+        lambda: (
+            f"q_min and q_max must satisfy {low} <= q_min < q_max <= {high} for {_name(dtype)}, "
+            f"got q_min={q_min} and q_max={q_max}"
+        ),
+    )
+
+
+def _check_qparams_range(op, dtype, symmetric, q_min, q_max):
+    if symmetric:
+        _check(
+            dtype == torch.int8 or q_min == 0,
+            op,
+            lambda: (
+                "symmetric uint8 codes need q_min=0, which says that the data has one sign; "
+                "use asymmetric (symmetric=False) for data of both signs"
+            ),
+        )
+    q_min, q_max = qparams_range(dtype, symmetric, q_min, q_max)
+    _check_range(op, dtype, q_min, q_max)
+    if symmetric:
+        _check(
+            q_min <= 0 < q_max,
+            op,
+            lambda: f"symmetric codes need q_min <= 0 < q_max, got q_min={q_min} and q_max={q_max}",
+        )
+
+
+def _check_eps(op, eps):
+    if eps is not None:
+        largest = torch.finfo(torch.float32).max
+        _check(0 < eps <= largest, op, lambda: f"eps must be positive and finite, got {eps:g}")
+
+
+def _check_mode(op, mode):
+    _check(mode in ("onnx", "affine"), op, lambda: f"mode must be 'onnx' or 'affine', got '{mode}'")
+
+
+# The matmuls' arguments, as in csrc/matmul_views.h.
+
+
+def _check_k(op, k, a_dtype, b_dtype, zero_points):
+    unsigned = (a_dtype, b_dtype).count(torch.uint8)
+    largest_product = 255 * 255 if zero_points else (128 * 128, 255 * 128, 255 * 255)[unsigned]
+    bound = LARGEST_INT32 // largest_product
+    _check(
+        k <= bound,
+        op,
+        lambda: (
+            f"K must be at most {bound} for {_name(a_dtype)} x {_name(b_dtype)} "
+            f"{'with' if zero_points else 'without'} zero points, so that every sum is exact in int32, got {k}"
+        ),
+    )
+
+
+def _broadcast_batch(op, a, b):
+    dims = max(a.dim(), b.dim()) - 2
+    a_batch = [1] * (dims - a.dim() + 2) + list(a.shape[:-2])
+    b_batch = [1] * (dims - b.dim() + 2) + list(b.shape[:-2])
+    batch = []
+    for a_size, b_size in zip(a_batch, b_batch, strict=True):
+        _check(
+            a_size == b_size or a_size == 1 or b_size == 1,
+            op,
+            lambda: f"the batch dimensions of a {list(a.shape)} and b {list(b.shape)} must broadcast",
+        )
+        batch.append(b_size if a_size == 1 else a_size)
+    return batch
+
+
+def _check_axis_values(op, name, axis, out_shape, single_allowed, tensor, dtype, like):
+    if tensor is None:
+        return
+    _check_companion(op, name, tensor, dtype, "a", like)
+    if single_allowed and tensor.numel() == 1:
+        return
+    wanted = list(out_shape)
+    wanted[-1 - axis] = 1
+    fits = 2 <= tensor.dim() <= len(wanted) and all(
+        size == wanted[-i] or (i > 2 and size == 1) for i, size in enumerate(reversed(tensor.shape), start=1)
+    )
+    _check(
+        fits,
+        op,
+        lambda: (
+            f"{name} must have {'one element or ' if single_allowed else ''}the shape {wanted} "
+            f"({'a row' if axis == 0 else 'a column'}'s value {'[..., M, 1]' if axis == 0 else '[..., 1, N]'}), "
+            f"got {list(tensor.shape)}"
+        ),
+    )
+
+
+def _check_matmul(
+    op,
+    a,
+    b,
+    *,
+    a_zero_point=None,
+    b_zero_point=None,
+    a_sum=None,
+    b_sum=None,
+    a_scale=None,
+    b_scale=None,
+    out_scale=None,
+    out_zero_point=None,
+    bias=None,
+):
+    """The shape of the product."""
+    _check_codes(op, "a", a)
+    _check_codes(op, "b", b)
+    _check_companion(op, "b", b, b.dtype, "a", a)
+    _check(a.dim() >= 2, op, lambda: f"a must have at least 2 dimensions, got {a.dim()}")
+    _check(b.dim() >= 2, op, lambda: f"b must have at least 2 dimensions, got {b.dim()}")
+    _check(
+        a.shape[-1] == b.shape[-2],
+        op,
+        lambda: f"a [..., M, K] and b [..., K, N] must share K, got a {list(a.shape)} and b {list(b.shape)}",
+    )
+    out = [*_broadcast_batch(op, a, b), a.shape[-2], b.shape[-1]]
+    _check_k(op, a.shape[-1], a.dtype, b.dtype, a_zero_point is not None or b_zero_point is not None)
+    for name, axis, single, tensor, dtype in (
+        ("a_scale", 0, True, a_scale, torch.float32),
+        ("b_scale", 1, True, b_scale, torch.float32),
+        ("out_scale", 1, True, out_scale, torch.float32),
+        ("a_zero_point", 0, True, a_zero_point, torch.int32),
+        ("b_zero_point", 1, True, b_zero_point, torch.int32),
+        ("out_zero_point", 1, True, out_zero_point, torch.int32),
+        ("a_sum", 0, False, a_sum, torch.int32),
+        ("b_sum", 1, False, b_sum, torch.int32),
+    ):
+        _check_axis_values(op, name, axis, out, single, tensor, dtype, a)
+    if bias is not None:
+        _check_bias(op, bias, out[-1], "a", a)
+    return out
+
+
+def _check_bias(op, bias, n, like_name, like):
+    _check_companion(op, "bias", bias, torch.float32, like_name, like)
+    fits = bias.dim() == 1 and bias.shape[0] == n
+    _check(fits, op, lambda: f"bias must have the shape [{n}], got {list(bias.shape)}")
+
+
+# The fakes, in the data's order.
+
+
+@torch.library.register_fake("quaver::choose_qparams")
+def choose_qparams(x, scale_shape, *, symmetric=True, dtype=torch.int8, q_min=None, q_max=None, eps=None):
+    op = "choose_qparams"
+    _check_float(op, "x", x)
+    _check_scale_shape(op, x, scale_shape)
+    _check_code_type(op, "dtype", dtype)
+    _check_qparams_range(op, dtype, symmetric, q_min, q_max)
+    _check_eps(op, eps)
+    return x.new_empty(scale_shape, dtype=torch.float32), x.new_empty(scale_shape, dtype=torch.int32)
+
+
+@torch.library.register_fake("quaver::quantize")
+def quantize(x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0):
+    op = "quantize"
+    _check_float(op, "x", x)
+    _check_scale(op, "x", x, scale, zero_point)
+    _check_code_type(op, "dtype", dtype)
+    _check_range(op, dtype, q_min, q_max)
+    _check_mode(op, mode)
+    return torch.empty_like(x, dtype=dtype)
+
+
+@torch.library.register_fake("quaver::dynamic_quantize")
+def dynamic_quantize(
+    x, scale_shape, *, symmetric=True, dtype=torch.int8, q_min=None, q_max=None, eps=None, return_row_sum=False
+):
+    op = "dynamic_quantize"
+    _check_float(op, "x", x)
+    _check_scale_shape(op, x, scale_shape)
+    _check(
+        not return_row_sum or x.dim() > 0,
+        op,
+        lambda: "return_row_sum needs an x with at least 1 dimension, got 0",
+    )
+    _check_code_type(op, "dtype", dtype)
+    _check_qparams_range(op, dtype, symmetric, q_min, q_max)
+    _check_eps(op, eps)
+    return (
+        torch.empty_like(x, dtype=dtype),
+        x.new_empty(scale_shape, dtype=torch.float32),
+        x.new_empty(scale_shape, dtype=torch.int32),
+        x.new_empty((*x.shape[:-1], 1) if return_row_sum else (0,), dtype=torch.int32),
+    )
+
+
+@torch.library.register_fake("quaver::int8_matmul")
+def int8_matmul(a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum=None):
+    shape = _check_matmul(
+        "int8_matmul", a, b, a_zero_point=a_zero_point, b_zero_point=b_zero_point, a_sum=a_sum, b_sum=b_sum
+    )
+    return a.new_empty(shape, dtype=torch.int32)
+
+
+@torch.library.register_fake("quaver::int8_matmul_dequantize")
+def int8_matmul_dequantize(a, b, a_scale, b_scale, *, bias=None, relu=False, dtype=torch.float32, **corrections):
+    op = "int8_matmul_dequantize"
+    shape = _check_matmul(op, a, b, a_scale=a_scale, b_scale=b_scale, bias=bias, **corrections)
+    _check_float_type(op, "dtype", dtype)
+    return a.new_empty(shape, dtype=dtype)
+
+
+@torch.library.register_fake("quaver::int8_matmul_requantize")
+def int8_matmul_requantize(
+    a, b, a_scale, b_scale, out_scale, *, bias=None, relu=False, dtype=torch.int8, q_min=None, q_max=None, **corrections
+):
+    op = "int8_matmul_requantize"
+    shape = _check_matmul(
+        op, a, b, a_scale=a_scale, b_scale=b_scale, out_scale=out_scale, bias=bias, **corrections
+    )
+    _check_code_type(op, "dtype", dtype)
+    _check_range(op, dtype, q_min, q_max)
+    return a.new_empty(shape, dtype=dtype)
+
+
+@torch.library.register_fake("quaver::dequantize")
+def dequantize(q, scale, zero_point=None, *, dtype=torch.float32):
+    op = "dequantize"
+    _check_codes(op, "q", q)
+    _check_scale(op, "q", q, scale, zero_point)
+    _check_float_type(op, "dtype", dtype)
+    return torch.empty_like(q, dtype=dtype)
+
+
+@torch.library.register_fake("quaver::int8_linear")
+def int8_linear(x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, dtype=None):
+    op = "int8_linear"
+    _check_float(op, "x", x)
+    _check(x.dim() >= 1, op, lambda: "x must have at least 1 dimension, got 0")
+    _check_companion(op, "weight_q", weight_q, torch.int8, "x", x)
+    _check(
+        weight_q.dim() == 2 and weight_q.shape[1] == x.shape[-1],
+        op,
+        lambda: f"weight_q must have the shape [N, {x.shape[-1]}] for x {list(x.shape)}, got {list(weight_q.shape)}",
+    )
+    n, k = weight_q.shape
+    _check_k(op, k, torch.int8, torch.int8, not symmetric)
+    _check_companion(op, "weight_scale", weight_scale, torch.float32, "x", x)
+    _check(
+        weight_scale.numel() == 1 or tuple(weight_scale.shape) == (n, 1),
+        op,
+        lambda: f"weight_scale must have one element or the shape [{n}, 1], got {list(weight_scale.shape)}",
+    )
+    if weight_sum is not None:
+        _check_companion(op, "weight_sum", weight_sum, torch.int32, "x", x)
+        _check(
+            tuple(weight_sum.shape) == (n, 1),
+            op,
+            lambda: f"weight_sum must have the shape [{n}, 1], got {list(weight_sum.shape)}",
+        )
+    if bias is not None:
+        _check_bias(op, bias, n, "x", x)
+    dtype = x.dtype if dtype is None else dtype
+    _check_float_type(op, "dtype", dtype)
+    return x.new_empty((*x.shape[:-1], n), dtype=dtype)

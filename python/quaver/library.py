@@ -1,0 +1,99 @@
+"""Loads the compiled libraries and tells what they are.
+
+`_C` (schemas, CPU kernels) must load: without it there is no quaver. `_C_cuda` may be absent, or built for another CUDA
+than torch's; then every CUDA op says so, in the words that importing it left behind.
+"""
+
+import importlib
+import json
+from importlib import metadata
+
+import torch
+
+from quaver import _C
+
+NAMESPACE = "quaver"
+OPS = (
+    "choose_qparams",
+    "quantize",
+    "dynamic_quantize",
+    "int8_matmul",
+    "int8_matmul_dequantize",
+    "int8_matmul_requantize",
+    "dequantize",
+    "int8_linear",
+)
+
+
+def cuda_mismatch(torch_cuda, torch_hip, nvcc):
+    """Why a library built by `nvcc` cannot serve this torch, or None.
+
+    A torch without CUDA loads it all the same: nothing will call it.
+    """
+    if torch_hip is not None:
+        return f"quaver's CUDA kernels were built for NVIDIA GPUs, this torch is built for ROCm {torch_hip}"
+    if torch_cuda is not None and torch_cuda.split(".")[0] != nvcc.split(".")[0]:
+        return (
+            f"quaver's CUDA kernels were built with nvcc {nvcc}, this torch uses CUDA {torch_cuda}: "
+            "the major versions must be equal; rebuild quaver with a CUDA toolkit of torch's major version"
+        )
+    return None
+
+
+def _load_cuda():
+    """The CUDA library, or None and the reason."""
+    try:
+        library = importlib.import_module("quaver._C_cuda")
+    except ModuleNotFoundError:
+        return None, "quaver was built without its CUDA kernels (no nvcc was found, or QUAVER_CUDA=0)"
+    except ImportError as error:
+        return None, f"quaver's CUDA library did not load: {error}"
+    reason = cuda_mismatch(torch.version.cuda, torch.version.hip, library.built_with_nvcc)
+    if reason is not None:
+        return None, reason
+    library.register()
+    return library, None
+
+
+_C_cuda, cuda_unavailable_reason = _load_cuda()
+
+
+def _refuse_cuda(name):
+    def refuse(*args, **kwargs):
+        raise RuntimeError(f"quaver::{name}: no CUDA implementation: {cuda_unavailable_reason}")
+
+    return refuse
+
+
+if _C_cuda is None:
+    _refusals = torch.library.Library(NAMESPACE, "IMPL", "CUDA")
+    for _name in OPS:
+        _refusals.impl(_name, _refuse_cuda(_name))
+
+
+def build_info():
+    """What was built, and what it runs on here.
+
+    Returns a dict: `version` of quaver; `torch` and `torch_built_with`, the torch running and the one that the libraries
+    were compiled against; `cpu_capability`, the instruction set that the CPU kernels use on this machine; `cuda`, whether
+    the CUDA kernels are loaded; and then `nvcc` and `cuda_architectures`, or else `cuda_unavailable_reason`.
+
+    >>> import quaver
+    >>> info = quaver.build_info()
+    >>> info["cpu_capability"] in ("avx512", "avx2", "portable")
+    True
+    """
+    info = {
+        "version": metadata.version("quaver"),
+        "torch": torch.__version__,
+        "torch_built_with": _C.built_with_torch,
+        "cpu_capability": _C.cpu_capability(),
+        "cuda": _C_cuda is not None,
+    }
+    if _C_cuda is None:
+        return {**info, "cuda_unavailable_reason": cuda_unavailable_reason}
+    return {**info, "nvcc": _C_cuda.built_with_nvcc, "cuda_architectures": _C_cuda.architectures.split(";")}
+
+
+if __name__ == "__main__":
+    print(json.dumps(build_info(), indent=2))

@@ -1,0 +1,61 @@
+"""Modules whose products run in int8."""
+
+import torch
+
+from quaver import ops
+
+
+class QuantLinear(torch.nn.Module):
+    """torch.nn.Linear with int8 weights, one scale for each output channel; activations are quantized row by row.
+
+    y = x @ (weight_scale * weight_q).T + bias, computed by `quaver.int8_linear`. Its state are plain tensors: `weight_q`
+    int8 [N, K], `weight_scale` float32 [N, 1], `weight_sum` int32 [N, 1] (what asymmetric activations need of the
+    weight) and `bias` [N] or None. It is made for inference: an input that requires grad is refused.
+
+    >>> import torch, quaver
+    >>> _ = torch.manual_seed(0)
+    >>> layer = quaver.QuantLinear.from_float(torch.nn.Linear(64, 8), symmetric=False)
+    >>> layer
+    QuantLinear(in_features=64, out_features=8, bias=True, symmetric=False)
+    >>> layer(torch.randn(2, 64)).shape
+    torch.Size([2, 8])
+    """
+
+    def __init__(self, in_features, out_features, bias=True, *, symmetric=True, device=None):
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.symmetric = symmetric
+        self.register_buffer("weight_q", torch.zeros(out_features, in_features, dtype=torch.int8, device=device))
+        self.register_buffer("weight_scale", torch.ones(out_features, 1, device=device))
+        self.register_buffer("weight_sum", torch.zeros(out_features, 1, dtype=torch.int32, device=device))
+        self.register_buffer("bias", torch.zeros(out_features, device=device) if bias else None)
+
+    @classmethod
+    @torch.no_grad()
+    def from_float(cls, linear, *, symmetric=True):
+        """The int8 layer for a torch.nn.Linear; `symmetric` says how activations will be quantized."""
+        weight = linear.weight
+        layer = cls(
+            linear.in_features,
+            linear.out_features,
+            linear.bias is not None,
+            symmetric=symmetric,
+            device=weight.device,
+        )
+        layer.weight_q, params, layer.weight_sum = ops.dynamic_quantize(weight.contiguous(), return_row_sum=True)
+        layer.weight_scale = params.scale
+        if linear.bias is not None:
+            layer.bias = linear.bias.detach().to(torch.float32).clone()
+        return layer.train(linear.training)
+
+    def forward(self, x):
+        return ops.int8_linear(
+            x, self.weight_q, self.weight_scale, self.bias, weight_sum=self.weight_sum, symmetric=self.symmetric
+        )
+
+    def extra_repr(self):
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}, symmetric={self.symmetric}"
+        )

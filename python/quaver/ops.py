@@ -1,0 +1,575 @@
+"""quaver's functions, in the order in which data meets them: what a user calls.
+
+They are thin: they turn granularities into shapes, unpack QuantizationParams, refuse what is not a tensor, and call
+`torch.ops.quaver.*`. The equations that they cite are ARITHMETIC.md's.
+"""
+
+import torch
+
+from quaver.qparams import PerTensor, PerToken, QuantizationParams, full_range, qparams_range
+
+_ops = torch.ops.quaver
+
+
+def choose_qparams(
+    x, granularity=PerTensor(), *, symmetric=True, dtype=torch.int8, q_min=None, q_max=None, eps=None
+):
+    """The scale and zero point that fit the range of each block of x, equation (4).
+
+    symmetric:   scale = max(|lo|, |hi|) / q_max,           zero_point = 0
+    asymmetric:  scale = (hi - lo) / (q_max - q_min),       zero_point = clamp(round(q_min - lo / scale), q_min, q_max)
+                 with lo = min(lo, 0) and hi = max(hi, 0), so that 0 keeps a code of its own
+
+    Arguments:
+        x: float32, float16 or bfloat16, 0 to 6 dimensions, any strides. NaN and infinities are left out of the range.
+        granularity: PerTensor(), PerChannel(axis), PerToken() or PerGroup(size): which elements share a scale.
+        symmetric: True for a zero point of 0 (usual for weights), False for data of one sign or shifted (activations).
+        dtype: torch.int8 or torch.uint8. Symmetric uint8 needs q_min=0: data of one sign.
+        q_min, q_max: the codes to use; by default -127..127 for symmetric int8 (closed under negation) and otherwise
+            the dtype's full range.
+        eps: a lower bound for the scale of a block that is not all zero; by default the smallest normal float32.
+
+    Returns:
+        QuantizationParams with float32 scale and int32 zero_point in the granularity's shape. The scale is positive and
+        finite for every input; a block of zeros (or of nothing finite) has scale 1.
+
+    Raises:
+        RuntimeError for a tensor, TypeError or ValueError for another argument that does not fit.
+
+    Source: equation (4); the notebooks' get_symmetric_qparams and get_asymmetric_qparams, without their traps.
+
+    >>> import torch, quaver
+    >>> x = torch.tensor([[-1.0, 0.5, 2.54], [0.0, 10.0, 5.1]])
+    >>> quaver.choose_qparams(x, quaver.PerChannel(0)).scale
+    tensor([[0.0200],
+            [0.0787]])
+    >>> quaver.choose_qparams(x, quaver.PerChannel(0), symmetric=False).zero_point
+    tensor([[ -56],
+            [-128]], dtype=torch.int32)
+    """
+    op = "choose_qparams"
+    _refuse_grad(op, x=x)
+    scale_shape = _scale_shape(op, granularity, x)
+    q_min, q_max = _qparams_range(op, dtype, symmetric, q_min, q_max)
+    scale, zero_point = _ops.choose_qparams(
+        x, scale_shape, symmetric=symmetric, dtype=dtype, q_min=q_min, q_max=q_max, eps=_eps(op, eps)
+    )
+    return QuantizationParams(scale, zero_point, q_min, q_max, symmetric)
+
+
+def quantize(
+    x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0, check=False
+):
+    """Real numbers to codes, equation (2): q = clamp(round(x / scale) + zero_point, q_min, q_max).
+
+    Arguments:
+        x: float32, float16 or bfloat16, 0 to 6 dimensions, any strides.
+        scale: float32, one element or a shape whose sizes divide x's (see the granularities); or QuantizationParams,
+            which bring their zero point and their range of codes.
+        zero_point: int32 (int8, uint8 and int64 are converted) in scale's shape; None means 0.
+        q_min, q_max: the codes to use, by default all of the dtype's.
+        dtype: torch.int8 or torch.uint8.
+        mode: "onnx", as above, or "affine": clamp(round(x / scale + zero_point), q_min, q_max), which rounds other
+            ties and is the formula of the source notebooks.
+        seed: for modes that draw random numbers; there are none yet.
+        check: also verify that scales are positive and finite and zero points are codes, which waits for the device.
+
+    Returns:
+        Codes in x's shape and, where x is dense, its strides. Ties round to even; what lies outside saturates, infinities
+        too; NaN becomes the zero point, so that it dequantizes to 0.
+
+    Raises:
+        RuntimeError for a tensor, TypeError or ValueError for another argument that does not fit.
+
+    Source: equation (2); ONNX QuantizeLinear.
+
+    >>> import torch, quaver
+    >>> x = torch.tensor([-1.0, 0.25, 0.75, 100.0, float("nan")])
+    >>> quaver.quantize(x, torch.tensor(0.5), torch.tensor(3))
+    tensor([  1,   3,   5, 127,   3], dtype=torch.int8)
+    """
+    op = "quantize"
+    _refuse_grad(op, x=x)
+    scale, zero_point, q_min, q_max = _with_range(op, scale, zero_point, q_min, q_max)
+    q_min, q_max = _code_range(op, dtype, q_min, q_max)
+    if mode not in ("onnx", "affine"):
+        raise ValueError(f"quaver::{op}: mode must be 'onnx' or 'affine', got {mode!r}")
+    if check:
+        _check_values(op, "", scale, zero_point, q_min, q_max)
+    return _ops.quantize(x, scale, zero_point, q_min=q_min, q_max=q_max, dtype=dtype, mode=mode, seed=seed)
+
+
+def dynamic_quantize(
+    x,
+    granularity=PerToken(),
+    *,
+    symmetric=True,
+    dtype=torch.int8,
+    q_min=None,
+    q_max=None,
+    eps=None,
+    return_row_sum=False,
+):
+    """choose_qparams and quantize in one op, equation (5): activations are quantized with what they hold.
+
+    Arguments: those of choose_qparams; the granularity is by default one scale for each row. With return_row_sum, the
+    sums of the codes along the last dimension come too, int32 [..., 1]: a matmul with zero points needs them.
+
+    Returns:
+        (q, params), or (q, params, row_sum): codes in x's shape and the QuantizationParams that made them.
+
+    Raises:
+        RuntimeError for a tensor, TypeError or ValueError for another argument that does not fit.
+
+    Source: equation (5); ONNX DynamicQuantizeLinear is its per-tensor uint8 case.
+
+    >>> import torch, quaver
+    >>> q, params, row_sum = quaver.dynamic_quantize(torch.tensor([[1.0, -2.54], [0.0, 0.0]]), return_row_sum=True)
+    >>> q
+    tensor([[  50, -127],
+            [   0,    0]], dtype=torch.int8)
+    >>> params.scale.flatten(), row_sum.flatten()
+    (tensor([0.0200, 1.0000]), tensor([-77,   0], dtype=torch.int32))
+    """
+    op = "dynamic_quantize"
+    _refuse_grad(op, x=x)
+    scale_shape = _scale_shape(op, granularity, x)
+    q_min, q_max = _qparams_range(op, dtype, symmetric, q_min, q_max)
+    q, scale, zero_point, row_sum = _ops.dynamic_quantize(
+        x,
+        scale_shape,
+        symmetric=symmetric,
+        dtype=dtype,
+        q_min=q_min,
+        q_max=q_max,
+        eps=_eps(op, eps),
+        return_row_sum=return_row_sum,
+    )
+    params = QuantizationParams(scale, zero_point, q_min, q_max, symmetric)
+    return (q, params, row_sum) if return_row_sum else (q, params)
+
+
+def int8_matmul(a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum=None, check=False):
+    """The exact product of codes, equation (6): acc = sum_k (a[m, k] - a_zero_point[m]) * (b[k, n] - b_zero_point[n]).
+
+    Arguments:
+        a: int8 or uint8 [..., M, K], any strides.
+        b: int8 or uint8 [K, N], or batched [..., K, N]; batches broadcast as in torch.matmul. A weight [N, K] is passed
+            as its .t(), the fast layout.
+        a_zero_point: int32 [..., M, 1] or one element; None means 0.
+        b_zero_point: int32 [..., 1, N] or one element; None means 0.
+        a_sum, b_sum: int32 [..., M, 1] and [..., 1, N], the sums of a's codes and b's over k, where they are known: with
+            zero points they need not be computed then. Wrong sums give unspecified results.
+        check: also verify that zero points are codes, which waits for the device.
+
+    Returns:
+        int32 [..., M, N], the same on every backend, whatever the tiling. M, N and K may be 0.
+
+    Raises:
+        RuntimeError for tensors that do not fit, and for a K whose sum could leave int32: K is at most 131,071 for int8
+        x int8, 65,793 for uint8 x int8, 33,025 for uint8 x uint8 or with zero points.
+
+    Source: equation (6); ONNX MatMulInteger, torch._int_mm.
+
+    >>> import torch, quaver
+    >>> a = torch.tensor([[1, 2], [3, 4]], dtype=torch.int8)
+    >>> quaver.int8_matmul(a, a.t(), a_zero_point=torch.tensor([[1], [0]]))
+    tensor([[ 2,  4],
+            [11, 25]], dtype=torch.int32)
+    """
+    op = "int8_matmul"
+    _refuse_grad(op, a=a, b=b)
+    a_zero_point = _int32(op, "a_zero_point", a_zero_point)
+    b_zero_point = _int32(op, "b_zero_point", b_zero_point)
+    if check:
+        _check_zero_point(op, "a_", a_zero_point, *_full_range_of(a))
+        _check_zero_point(op, "b_", b_zero_point, *_full_range_of(b))
+    return _ops.int8_matmul(a, b, a_zero_point=a_zero_point, b_zero_point=b_zero_point, a_sum=a_sum, b_sum=b_sum)
+
+
+def int8_matmul_dequantize(
+    a,
+    b,
+    a_scale,
+    b_scale,
+    *,
+    a_zero_point=None,
+    b_zero_point=None,
+    a_sum=None,
+    b_sum=None,
+    bias=None,
+    relu=False,
+    dtype=torch.float32,
+    check=False,
+):
+    """The product of codes as real numbers, equation (7): out = relu(acc * (a_scale * b_scale) + bias).
+
+    Arguments: those of int8_matmul, and
+        a_scale: float32 [..., M, 1] or one element; or QuantizationParams, which bring their zero point.
+        b_scale: float32 [..., 1, N] or one element; or QuantizationParams.
+        bias: float32 [N] (float16 and bfloat16 are widened), added after scaling.
+        relu: negative results become 0; NaN stays.
+        dtype: of the result, float32, float16 or bfloat16; one rounding, to even, at the very end.
+        check: also verify that scales are positive and finite and zero points are codes, which waits for the device.
+
+    Returns:
+        [..., M, N] of dtype.
+
+    Raises:
+        RuntimeError for a tensor, TypeError or ValueError for another argument that does not fit; NotImplementedError
+        for a scale that splits K.
+
+    Source: equation (7).
+
+    >>> import torch, quaver
+    >>> a = torch.tensor([[10, -20]], dtype=torch.int8)
+    >>> b = torch.tensor([[1], [2]], dtype=torch.int8)
+    >>> quaver.int8_matmul_dequantize(a, b, torch.tensor(0.5), torch.tensor(0.1), bias=torch.tensor([2.0]))
+    tensor([[0.5000]])
+    """
+    op = "int8_matmul_dequantize"
+    _refuse_grad(op, a=a, b=b)
+    a_scale, a_zero_point = _row_parameters(op, a_scale, a_zero_point)
+    b_scale, b_zero_point = _column_parameters(op, "b_", b_scale, b_zero_point)
+    _float_dtype(op, dtype)
+    if check:
+        _check_values(op, "a_", a_scale, a_zero_point, *_full_range_of(a))
+        _check_values(op, "b_", b_scale, b_zero_point, *_full_range_of(b))
+    return _ops.int8_matmul_dequantize(
+        a,
+        b,
+        a_scale,
+        b_scale,
+        a_zero_point=a_zero_point,
+        b_zero_point=b_zero_point,
+        a_sum=a_sum,
+        b_sum=b_sum,
+        bias=_widened(bias),
+        relu=relu,
+        dtype=dtype,
+    )
+
+
+def int8_matmul_requantize(
+    a,
+    b,
+    a_scale,
+    b_scale,
+    out_scale,
+    *,
+    a_zero_point=None,
+    b_zero_point=None,
+    out_zero_point=None,
+    a_sum=None,
+    b_sum=None,
+    bias=None,
+    relu=False,
+    dtype=torch.int8,
+    q_min=None,
+    q_max=None,
+    check=False,
+):
+    """The product of codes as codes again, equation (8): quantize(int8_matmul_dequantize(...), out_scale, ...).
+
+    The notebooks' S1 * S2 / S3. Between the product and its codes no rounding to a smaller float type happens and no
+    float tensor exists.
+
+    Arguments: those of int8_matmul_dequantize, and
+        out_scale: float32, one element or [..., 1, N]; or QuantizationParams, which bring zero point and range.
+        out_zero_point: int32 in out_scale's shape; None means 0.
+        dtype: torch.int8 or torch.uint8.
+        q_min, q_max: the codes to use, by default all of the dtype's.
+
+    Returns:
+        Codes [..., M, N].
+
+    Raises:
+        As int8_matmul_dequantize.
+
+    Source: equation (8); ONNX QLinearMatMul.
+
+    >>> import torch, quaver
+    >>> a = torch.tensor([[10, -20]], dtype=torch.int8)
+    >>> b = torch.tensor([[1], [2]], dtype=torch.int8)
+    >>> quaver.int8_matmul_requantize(a, b, torch.tensor(0.5), torch.tensor(0.1), torch.tensor(0.25))
+    tensor([[-6]], dtype=torch.int8)
+    """
+    op = "int8_matmul_requantize"
+    _refuse_grad(op, a=a, b=b)
+    a_scale, a_zero_point = _row_parameters(op, a_scale, a_zero_point)
+    b_scale, b_zero_point = _column_parameters(op, "b_", b_scale, b_zero_point)
+    out_scale, out_zero_point, q_min, q_max = _with_range(op, out_scale, out_zero_point, q_min, q_max, "out_")
+    q_min, q_max = _code_range(op, dtype, q_min, q_max)
+    if check:
+        _check_values(op, "a_", a_scale, a_zero_point, *_full_range_of(a))
+        _check_values(op, "b_", b_scale, b_zero_point, *_full_range_of(b))
+        _check_values(op, "out_", out_scale, out_zero_point, q_min, q_max)
+    return _ops.int8_matmul_requantize(
+        a,
+        b,
+        a_scale,
+        b_scale,
+        out_scale,
+        a_zero_point=a_zero_point,
+        b_zero_point=b_zero_point,
+        out_zero_point=out_zero_point,
+        a_sum=a_sum,
+        b_sum=b_sum,
+        bias=_widened(bias),
+        relu=relu,
+        dtype=dtype,
+        q_min=q_min,
+        q_max=q_max,
+    )
+
+
+def dequantize(q, scale, zero_point=None, *, dtype=torch.float32, check=False):
+    """Codes to real numbers, equation (3): x = (q - zero_point) * scale.
+
+    Arguments:
+        q: int8 or uint8, 0 to 6 dimensions, any strides.
+        scale, zero_point: as for quantize.
+        dtype: of the result, float32, float16 or bfloat16; one rounding, to even, after a float32 product.
+        check: also verify that scales are positive and finite and zero points are codes, which waits for the device.
+
+    Returns:
+        A tensor in q's shape and, where q is dense, its strides.
+
+    Raises:
+        RuntimeError for a tensor, TypeError or ValueError for another argument that does not fit.
+
+    Source: equation (3); ONNX DequantizeLinear.
+
+    >>> import torch, quaver
+    >>> quaver.dequantize(torch.tensor([-128, 3, 127], dtype=torch.int8), torch.tensor(0.5), torch.tensor(3))
+    tensor([-65.5000,   0.0000,  62.0000])
+    """
+    op = "dequantize"
+    _refuse_grad(op, scale=scale)
+    scale, zero_point, _, _ = _with_range(op, scale, zero_point, None, None)
+    _float_dtype(op, dtype)
+    if check:
+        _check_values(op, "", scale, zero_point, *_full_range_of(q))
+    return _ops.dequantize(q, scale, zero_point, dtype=dtype)
+
+
+def int8_linear(
+    x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, dtype=None, check=False
+):
+    """A linear layer with int8 weights: y = x @ dequantize(weight).T + bias, with x quantized row by row on the way.
+
+    dynamic_quantize(x, PerToken(), symmetric=symmetric), then int8_matmul_dequantize with the weight.
+
+    Arguments:
+        x: float32, float16 or bfloat16 [..., K].
+        weight_q: int8 [N, K], symmetric.
+        weight_scale: float32 [N, 1] or one element; or symmetric QuantizationParams.
+        bias: float32 [N] (float16 and bfloat16 are widened).
+        weight_sum: int32 [N, 1], the sums of weight_q's rows, if known: asymmetric activations need them.
+        symmetric: whether activations have a zero point of 0. Asymmetric ones use all 256 codes for a one-sided range.
+        dtype: of the result; x's dtype by default.
+        check: also verify that scales are positive and finite, which waits for the device.
+
+    Returns:
+        [..., N] of dtype.
+
+    Raises:
+        RuntimeError for a tensor, TypeError or ValueError for another argument that does not fit; NotImplementedError
+        for a weight scale that splits K.
+
+    Source: equations (5), (6) and (7).
+
+    >>> import torch, quaver
+    >>> weight = torch.tensor([[1.0, -1.0], [0.5, 0.25]])
+    >>> weight_q, params = quaver.dynamic_quantize(weight)
+    >>> quaver.int8_linear(torch.tensor([[2.0, 1.0]]), weight_q, params.scale)
+    tensor([[0.9921, 1.2540]])
+    """
+    op = "int8_linear"
+    _refuse_grad(op, x=x)
+    if isinstance(weight_scale, QuantizationParams):
+        if not weight_scale.symmetric:
+            raise ValueError(f"quaver::{op}: weight_scale must be symmetric QuantizationParams, got asymmetric ones")
+        weight_scale = weight_scale.scale
+    _tensor(op, "weight_scale", weight_scale)
+    _refuse_split_k(op, "weight_scale", weight_scale, -1)
+    if dtype is not None:
+        _float_dtype(op, dtype)
+    if check:
+        _check_values(op, "weight_", weight_scale, None, 0, 0)
+    return _ops.int8_linear(
+        x, weight_q, weight_scale, _widened(bias), weight_sum=weight_sum, symmetric=symmetric, dtype=dtype
+    )
+
+
+# What is not a tensor is refused here; tensors are refused by the ops.
+
+
+def _tensor(op, name, value):
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"quaver::{op}: {name} must be a tensor, got {type(value).__name__}")
+
+
+def _refuse_grad(op, **tensors):
+    for name, tensor in tensors.items():
+        if isinstance(tensor, QuantizationParams):
+            tensor = tensor.scale
+        _tensor(op, name, tensor)
+        if tensor.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(
+                f"quaver::{op}: {name} requires grad, but rounding has no gradient here; "
+                f"call under torch.no_grad() or pass {name}.detach()"
+            )
+
+
+def _scale_shape(op, granularity, x):
+    if not hasattr(granularity, "scale_shape"):
+        raise TypeError(
+            f"quaver::{op}: granularity must be PerTensor(), PerChannel(axis), PerToken() or PerGroup(size), "
+            f"got {granularity!r}"
+        )
+    return granularity.scale_shape(x.shape)
+
+
+def _code_dtype(op, dtype):
+    if dtype not in (torch.int8, torch.uint8):
+        raise ValueError(f"quaver::{op}: dtype must be torch.int8 or torch.uint8, got {dtype}")
+
+
+def _float_dtype(op, dtype):
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ValueError(f"quaver::{op}: dtype must be torch.float32, torch.float16 or torch.bfloat16, got {dtype}")
+
+
+def _ordered_range(op, dtype, q_min, q_max):
+    for name, value in (("q_min", q_min), ("q_max", q_max)):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"quaver::{op}: {name} must be an int or None, got {type(value).__name__}")
+    low, high = full_range(dtype)
+    if not low <= q_min < q_max <= high:
+        raise ValueError(
+            f"quaver::{op}: q_min and q_max must satisfy {low} <= q_min < q_max <= {high} for {_name(dtype)}, "
+            f"got q_min={q_min} and q_max={q_max}"
+        )
+    return q_min, q_max
+
+
+def _name(dtype):
+    return str(dtype).removeprefix("torch.")
+
+
+def _code_range(op, dtype, q_min, q_max):
+    _code_dtype(op, dtype)
+    low, high = full_range(dtype)
+    return _ordered_range(op, dtype, low if q_min is None else q_min, high if q_max is None else q_max)
+
+
+def _qparams_range(op, dtype, symmetric, q_min, q_max):
+    _code_dtype(op, dtype)
+    if symmetric and dtype == torch.uint8 and q_min != 0:
+        raise ValueError(
+            f"quaver::{op}: symmetric uint8 codes need q_min=0, which says that the data has one sign; "
+            "use asymmetric (symmetric=False) for data of both signs"
+        )
+    q_min, q_max = _ordered_range(op, dtype, *qparams_range(dtype, symmetric, q_min, q_max))
+    if symmetric and not q_min <= 0 < q_max:
+        raise ValueError(
+            f"quaver::{op}: symmetric codes need q_min <= 0 < q_max, got q_min={q_min} and q_max={q_max}"
+        )
+    return q_min, q_max
+
+
+def _eps(op, eps):
+    if eps is None:
+        return None
+    if not isinstance(eps, (int, float)) or isinstance(eps, bool):
+        raise TypeError(f"quaver::{op}: eps must be a number or None, got {type(eps).__name__}")
+    if not 0 < eps <= torch.finfo(torch.float32).max:
+        raise ValueError(f"quaver::{op}: eps must be positive and finite, got {eps}")
+    return float(eps)
+
+
+# QuantizationParams where scale and zero_point go.
+
+
+def _unpacked(op, scale, zero_point, prefix):
+    """Scale and zero point as the ops take them, and the params they came from."""
+    if not isinstance(scale, QuantizationParams):
+        _tensor(op, f"{prefix}scale", scale)
+        return scale, _int32(op, f"{prefix}zero_point", zero_point), None
+    if zero_point is not None:
+        raise TypeError(
+            f"quaver::{op}: {prefix}zero_point must not be given beside QuantizationParams, which bring their own"
+        )
+    return scale.scale, _int32(op, f"{prefix}zero_point", scale.correction), scale
+
+
+def _with_range(op, scale, zero_point, q_min, q_max, prefix=""):
+    scale, zero_point, params = _unpacked(op, scale, zero_point, prefix)
+    if params is None:
+        return scale, zero_point, q_min, q_max
+    if q_min is not None or q_max is not None:
+        raise TypeError(
+            f"quaver::{op}: q_min and q_max must not be given beside QuantizationParams, which bring their own"
+        )
+    return scale, zero_point, params.q_min, params.q_max
+
+
+def _row_parameters(op, scale, zero_point):
+    scale, zero_point, _ = _unpacked(op, scale, zero_point, "a_")
+    _refuse_split_k(op, "a_scale", scale, -1)
+    return scale, zero_point
+
+
+def _column_parameters(op, prefix, scale, zero_point):
+    scale, zero_point, _ = _unpacked(op, scale, zero_point, prefix)
+    _refuse_split_k(op, f"{prefix}scale", scale, -2)
+    return scale, zero_point
+
+
+def _refuse_split_k(op, name, scale, k_dim):
+    if scale.dim() >= 2 and scale.numel() > 1 and scale.shape[k_dim] > 1:
+        raise NotImplementedError(
+            f"quaver::{op}: {name} must not split K (groups along K have no int8 product to scale), "
+            f"got the shape {list(scale.shape)}"
+        )
+
+
+def _int32(op, name, zero_point):
+    """Zero points of other integer types as int32; tensors of anything else are the op's to refuse."""
+    if zero_point is None:
+        return None
+    _tensor(op, name, zero_point)
+    if zero_point.dtype in (torch.int8, torch.uint8, torch.int64):
+        return zero_point.to(torch.int32)
+    return zero_point
+
+
+def _widened(bias):
+    if isinstance(bias, torch.Tensor) and bias.dtype in (torch.float16, torch.bfloat16):
+        return bias.to(torch.float32)
+    return bias
+
+
+# check=True: values on the device, read back.
+
+
+def _full_range_of(codes):
+    return full_range(codes.dtype) if codes.dtype in (torch.int8, torch.uint8) else (-128, 255)
+
+
+def _check_values(op, prefix, scale, zero_point, q_min, q_max):
+    good = torch.isfinite(scale) & (scale > 0)
+    if not bool(good.all()):
+        raise ValueError(f"quaver::{op}: {prefix}scale must be positive and finite, got {scale[~good][0].item()}")
+    _check_zero_point(op, prefix, zero_point, q_min, q_max)
+
+
+def _check_zero_point(op, prefix, zero_point, q_min, q_max):
+    if zero_point is None:
+        return
+    good = (zero_point >= q_min) & (zero_point <= q_max)
+    if not bool(good.all()):
+        raise ValueError(
+            f"quaver::{op}: {prefix}zero_point must lie within {q_min}..{q_max}, got {zero_point[~good][0].item()}"
+        )

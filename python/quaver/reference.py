@@ -1,0 +1,186 @@
+"""Every op's definition in plain torch: ARITHMETIC.md's equations, written to be read.
+
+Each function takes exactly its op's arguments and gives its op's bits, on any device, in eager mode (a compiler may
+divide otherwise). Divisors are float32 tensors on x's device: torch divides by a Python number, on CUDA, by multiplying
+with its reciprocal. Arguments are taken as valid; the ops and the fakes check them.
+"""
+
+import torch
+
+from quaver.qparams import full_range, qparams_range
+
+SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
+
+
+def float32(value, x):
+    """A number as a 0-dimensional float32 tensor beside x."""
+    return torch.tensor(value, dtype=torch.float32, device=x.device)
+
+
+def in_blocks(x, scale_shape):
+    """x with each dimension cut in two, (blocks, elements of a block), and the dimensions of the elements."""
+    cut = [size for pair in zip(scale_shape, block_sizes(x.shape, scale_shape), strict=True) for size in pair]
+    return x.reshape(cut), tuple(range(1, len(cut), 2))
+
+
+def block_sizes(shape, scale_shape):
+    return [size // blocks if blocks else 0 for size, blocks in zip(shape, scale_shape, strict=True)]
+
+
+def for_each_element(parameter, shape):
+    """A scale or zero point, repeated so that every element of a tensor of this shape has its own."""
+    if parameter.numel() == 1:
+        return parameter.reshape(())
+    for dim, block in enumerate(block_sizes(shape, parameter.shape)):
+        parameter = parameter.repeat_interleave(block, dim)
+    return parameter
+
+
+def choose_qparams(x, scale_shape, *, symmetric=True, dtype=torch.int8, q_min=None, q_max=None, eps=None):
+    """ARITHMETIC.md (4)."""
+    q_min, q_max = qparams_range(dtype, symmetric, q_min, q_max)
+    real = x.to(torch.float32)
+    finite = torch.where(torch.isfinite(real), real, float32(0, x))
+    if x.numel() == 0:
+        lo = hi = torch.zeros(tuple(scale_shape), dtype=torch.float32, device=x.device)
+    else:
+        blocks, elements = in_blocks(finite, scale_shape)
+        lo, hi = (blocks.amin(elements), blocks.amax(elements)) if elements else (blocks, blocks)
+    floor = float32(max(SMALLEST_NORMAL, 0.0 if eps is None else eps), x)
+    one = float32(1, x)
+    if symmetric:
+        bound = torch.maximum(lo.abs(), hi.abs())
+        scale = torch.where(bound == 0, one, torch.maximum(bound / float32(q_max, x), floor))
+        return scale, torch.zeros_like(scale, dtype=torch.int32)
+    lo = torch.minimum(lo, float32(0, x))
+    hi = torch.maximum(hi, float32(0, x))
+    steps = float32(q_max - q_min, x)
+    width = hi - lo
+    scale = torch.where(torch.isfinite(width), width / steps, hi / steps - lo / steps)
+    scale = torch.where(width == 0, one, torch.maximum(scale, floor))
+    zero_point = torch.round(float32(q_min, x) - lo / scale).clamp(q_min, q_max)
+    return scale, zero_point.to(torch.int32)
+
+
+def quantize(x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0):
+    """ARITHMETIC.md (2). No mode draws random numbers yet, so seed changes nothing."""
+    low, high = full_range(dtype)
+    low = low if q_min is None else q_min
+    high = high if q_max is None else q_max
+    quotient = x.to(torch.float32) / for_each_element(scale, x.shape)
+    zero = float32(0, x) if zero_point is None else for_each_element(zero_point, x.shape).to(torch.float32)
+    if mode == "affine":
+        code = torch.round(quotient + zero)
+    else:
+        code = torch.round(quotient) + zero  # exact wherever the clamp does not decide
+    code = torch.where(torch.isnan(quotient), zero, code)
+    return code.clamp(low, high).to(dtype)
+
+
+def dynamic_quantize(
+    x, scale_shape, *, symmetric=True, dtype=torch.int8, q_min=None, q_max=None, eps=None, return_row_sum=False
+):
+    """ARITHMETIC.md (5)."""
+    q_min, q_max = qparams_range(dtype, symmetric, q_min, q_max)
+    scale, zero_point = choose_qparams(
+        x, scale_shape, symmetric=symmetric, dtype=dtype, q_min=q_min, q_max=q_max, eps=eps
+    )
+    q = quantize(x, scale, zero_point, q_min=q_min, q_max=q_max, dtype=dtype)
+    if return_row_sum:
+        row_sum = q.sum(-1, keepdim=True, dtype=torch.int64).to(torch.int32)
+    else:
+        row_sum = torch.empty(0, dtype=torch.int32, device=x.device)
+    return q, scale, zero_point, row_sum
+
+
+def broadcastable(parameter):
+    """A matmul's row or column values as they are; a single value, whatever its rank, as a scalar."""
+    return parameter.reshape(()) if parameter.numel() == 1 else parameter
+
+
+def int8_matmul(a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum=None):
+    """ARITHMETIC.md (6), in float64: every partial sum is an integer below 2^53, so no order can change it."""
+    left = a.to(torch.float64) if a_zero_point is None else a.to(torch.float64) - broadcastable(a_zero_point)
+    right = b.to(torch.float64) if b_zero_point is None else b.to(torch.float64) - broadcastable(b_zero_point)
+    return torch.matmul(left, right).to(torch.int32)
+
+
+def scale_product(acc, a_scale, b_scale, bias, relu):
+    """ARITHMETIC.md (7), before the rounding to the output's type."""
+    v = acc.to(torch.float32) * (broadcastable(a_scale) * broadcastable(b_scale))
+    if bias is not None:
+        v = v + bias
+    return torch.where(v <= 0, float32(0, v), v) if relu else v
+
+
+def int8_matmul_dequantize(
+    a,
+    b,
+    a_scale,
+    b_scale,
+    *,
+    a_zero_point=None,
+    b_zero_point=None,
+    a_sum=None,
+    b_sum=None,
+    bias=None,
+    relu=False,
+    dtype=torch.float32,
+):
+    """ARITHMETIC.md (6) and (7)."""
+    acc = int8_matmul(a, b, a_zero_point=a_zero_point, b_zero_point=b_zero_point)
+    return scale_product(acc, a_scale, b_scale, bias, relu).to(dtype)
+
+
+def int8_matmul_requantize(
+    a,
+    b,
+    a_scale,
+    b_scale,
+    out_scale,
+    *,
+    a_zero_point=None,
+    b_zero_point=None,
+    out_zero_point=None,
+    a_sum=None,
+    b_sum=None,
+    bias=None,
+    relu=False,
+    dtype=torch.int8,
+    q_min=None,
+    q_max=None,
+):
+    """ARITHMETIC.md (6), (7) and (8)."""
+    acc = int8_matmul(a, b, a_zero_point=a_zero_point, b_zero_point=b_zero_point)
+    v = scale_product(acc, a_scale, b_scale, bias, relu)
+
+    def as_v(parameter):  # [..., 1, N] or one element, beside v [..., M, N]
+        if parameter is None or parameter.numel() == 1:
+            return parameter
+        return parameter.expand(*v.shape[:-2], 1, v.shape[-1])
+
+    return quantize(v, as_v(out_scale), as_v(out_zero_point), q_min=q_min, q_max=q_max, dtype=dtype)
+
+
+def dequantize(q, scale, zero_point=None, *, dtype=torch.float32):
+    """ARITHMETIC.md (3)."""
+    code = q.to(torch.int32)
+    if zero_point is not None:
+        code = code - for_each_element(zero_point, q.shape)
+    return (code.to(torch.float32) * for_each_element(scale, q.shape)).to(dtype)
+
+
+def int8_linear(x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, dtype=None):
+    """dynamic_quantize of each row, then int8_matmul_dequantize with the weight."""
+    rows = x.unsqueeze(0) if x.dim() == 1 else x
+    q, scale, zero_point, _ = dynamic_quantize(rows, (*rows.shape[:-1], 1), symmetric=symmetric)
+    y = int8_matmul_dequantize(
+        q,
+        weight_q.t(),
+        scale,
+        weight_scale if weight_scale.numel() == 1 else weight_scale.t(),
+        a_zero_point=zero_point,
+        bias=bias,
+        dtype=x.dtype if dtype is None else dtype,
+    )
+    return y.squeeze(0) if x.dim() == 1 else y
