@@ -16,6 +16,7 @@ from torch.utils import cpp_extension
 
 ROOT = Path(__file__).parent
 STABLE_ABI = "0x020d000000000000"  # torch 2.13
+STABLE_ABI_LIBRARIES = ["torch_cpu"]  # every torch has it; none of torch's CUDA libraries is needed
 PYTHON_ABI = "0x030A0000"  # Python 3.10
 # Machine code for these, and PTX where a later GPU could need it.
 ARCHITECTURES = "7.5+PTX;8.0+PTX;8.6;8.9;9.0+PTX;10.0+PTX;12.0+PTX"
@@ -23,7 +24,8 @@ ARCHITECTURES = "7.5+PTX;8.0+PTX;8.6;8.9;9.0+PTX;10.0+PTX;12.0+PTX"
 DEFINES = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-DPy_LIMITED_API={PYTHON_ABI}"]
 # The arithmetic is written out operation by operation: no contraction. The two -fno flags change no value; they let
 # selects on floats become vector instructions.
-CXX_FLAGS = ["-O3", "-std=c++20", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+CXX_FLAGS = ["-O3", "-std=c++20", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-g0"]
+NVCC_FLAGS = ["-O3", "-std=c++20", "-lineinfo", "-Xcompiler=-fvisibility=hidden"]
 
 
 def sources(*patterns):
@@ -63,39 +65,45 @@ def architecture_flags(architectures):
     return flags
 
 
-def cpu_extension():
-    return cpp_extension.CppExtension(
+def cpu_extension(built_with):
+    extension = cpp_extension.CppExtension(
         "quaver._C",
         sources("csrc/ops.cpp", "csrc/cpu/*.cpp"),
         include_dirs=[str(ROOT / "csrc")],
-        extra_compile_args={"cxx": [*CXX_FLAGS, *DEFINES, f'-DQUAVER_TORCH_VERSION="{torch.__version__}"']},
+        extra_compile_args={"cxx": [*CXX_FLAGS, *DEFINES, *built_with]},
         py_limited_api=True,
     )
+    extension.libraries = STABLE_ABI_LIBRARIES
+    return extension
 
 
-def cuda_extension(nvcc, home):
+def cuda_extension(home, architectures):
     cpp_extension.CUDA_HOME = home
-    architectures = os.environ.get("TORCH_CUDA_ARCH_LIST") or ARCHITECTURES
-    built = [f'-DQUAVER_NVCC_VERSION="{nvcc_release(nvcc)}"', f'-DQUAVER_CUDA_ARCHITECTURES="{architectures}"']
     extension = cpp_extension.CUDAExtension(
         "quaver._C_cuda",
         sources("csrc/cuda/*.cpp", "csrc/cuda/*.cu"),
         include_dirs=[str(ROOT / "csrc")],
         extra_compile_args={
-            "cxx": [*CXX_FLAGS, *DEFINES, *built],
-            "nvcc": ["-O3", "-std=c++20", "-lineinfo", "-Xcompiler=-fvisibility=hidden", *architecture_flags(architectures)],
+            "cxx": [*CXX_FLAGS, *DEFINES],
+            "nvcc": [*NVCC_FLAGS, *architecture_flags(architectures)],
         },
         # The runtime is linked in, so that the library loads beside a torch without CUDA as well.
         extra_link_args=["-l:libcudart_static.a", "-lrt", "-lpthread", "-ldl"],
         py_limited_api=True,
     )
-    extension.libraries = []  # the stable ABI needs none of torch's CUDA libraries
+    extension.libraries = STABLE_ABI_LIBRARIES
     return extension
 
 
 def extensions():
+    built_with = [f'-DQUAVER_TORCH_VERSION="{torch.__version__}"']
     found = find_nvcc()
-    return [cpu_extension()] + ([cuda_extension(*found)] if found else [])
+    if found is None:
+        return [cpu_extension(built_with)]
+    nvcc, home = found
+    architectures = os.environ.get("TORCH_CUDA_ARCH_LIST") or ARCHITECTURES
+    built_with += [f'-DQUAVER_NVCC_VERSION="{nvcc_release(nvcc)}"', f'-DQUAVER_CUDA_ARCHITECTURES="{architectures}"']
+    return [cpu_extension(built_with), cuda_extension(home, architectures)]
 
 
 setup(

@@ -168,12 +168,6 @@ inline void check_scale_shape(const char* op, const Tensor& x, const Shape& scal
                "dividing x's ", to_words(shape_of(x)), ", got ", to_words(scale_shape));
 }
 
-inline void check_dynamic_quantize(const char* op, const Tensor& x, const Shape& scale_shape, bool return_row_sum) {
-  check_float(op, "x", x);
-  check_scale_shape(op, x, scale_shape);
-  QUAVER_CHECK(!return_row_sum || x.dim() > 0, op, "return_row_sum needs an x with at least 1 dimension, got 0");
-}
-
 inline CodeRange check_range(const char* op, CodeType type, CodeRange standard, std::optional<int64_t> q_min,
                              std::optional<int64_t> q_max) {
   const CodeRange full = full_range(type);
@@ -200,8 +194,8 @@ inline CodeRange check_qparams_range(const char* op, CodeType type, bool symmetr
                "use asymmetric (symmetric=False) for data of both signs");
   const CodeRange standard = type == CodeType::kInt8 ? CodeRange{-127, 127} : full_range(type);
   const CodeRange range = check_range(op, type, standard, q_min, q_max);
-  QUAVER_CHECK(range.q_min <= 0 && 0 < range.q_max, op, "symmetric codes need q_min <= 0 < q_max, got q_min=",
-               range.q_min, " and q_max=", range.q_max);
+  QUAVER_CHECK(range.q_min <= 0 && 0 < range.q_max, op,
+               "symmetric codes need q_min <= 0 < q_max, got q_min=", range.q_min, " and q_max=", range.q_max);
   return range;
 }
 

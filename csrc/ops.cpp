@@ -68,8 +68,17 @@ PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", "quaver's schemas and CPU ker
 
 }  // namespace
 
+// What the CUDA library beside this one was built with, so that a mismatch is known before it is loaded.
+#if !defined(QUAVER_NVCC_VERSION)
+#define QUAVER_NVCC_VERSION ""
+#define QUAVER_CUDA_ARCHITECTURES ""
+#endif
+
 PyMODINIT_FUNC PyInit__C(void) {
   PyObject* self = PyModule_Create(&module);
-  if (self != nullptr) PyModule_AddStringConstant(self, "built_with_torch", QUAVER_TORCH_VERSION);
+  if (self == nullptr) return nullptr;
+  PyModule_AddStringConstant(self, "built_with_torch", QUAVER_TORCH_VERSION);
+  PyModule_AddStringConstant(self, "built_with_nvcc", QUAVER_NVCC_VERSION);
+  PyModule_AddStringConstant(self, "cuda_architectures", QUAVER_CUDA_ARCHITECTURES);
   return self;
 }

@@ -1,14 +1,11 @@
 // qparams.cpp: choose_qparams on the CPU, the first stage: float tensor to scale and zero point of each block.
-#include <torch/csrc/stable/library.h>
+#include "cpu/kernels/qparams.h"
 
 #include <vector>
 
-#include "arith.h"
-#include "checks.h"
-#include "cpu/kernels/qparams.h"
 #include "cpu/ops.h"
 #include "cpu/parallel.h"
-#include "views.h"
+#include "prepare.h"
 
 namespace quaver {
 namespace {
@@ -25,15 +22,15 @@ int loop_to_share(const ReductionNest& nest) {
 }
 
 // The part of a reduction whose shared loop runs over [begin, end).
-RangeArguments part_of(const RangeArguments& whole, int loop, int64_t begin, int64_t end, int64_t element_size) {
-  RangeArguments part = whole;
+QparamsArguments part_of(const QparamsArguments& whole, int loop, int64_t begin, int64_t end, int64_t element_size) {
+  QparamsArguments part = whole;
   part.nest.size[loop] = end - begin;
   part.x = static_cast<const char*>(whole.x) + begin * whole.nest.stride[loop][kReduced] * element_size;
   return part;
 }
 
 // Ranges of all blocks, [lo, hi] with lo <= 0 <= hi.
-void find_ranges(const RangeArguments& arguments, int64_t element_size, std::vector<float>& lo,
+void find_ranges(const QparamsArguments& arguments, int64_t element_size, std::vector<float>& lo,
                  std::vector<float>& hi) {
   const ReductionNest& nest = arguments.nest;
   if (nest.loops == 0) return widen_ranges(arguments, lo.data(), hi.data());
@@ -74,25 +71,15 @@ void find_ranges(const RangeArguments& arguments, int64_t element_size, std::vec
 std::tuple<Tensor, Tensor> choose_qparams_cpu(const Tensor& x, Shape scale_shape, bool symmetric, ScalarType dtype,
                                               std::optional<int64_t> q_min, std::optional<int64_t> q_max,
                                               std::optional<double> eps) {
-  constexpr const char* kOp = "choose_qparams";
-  const FloatType x_type = check_float(kOp, "x", x);
-  check_scale_shape(kOp, x, scale_shape);
-  const CodeRange range = check_qparams_range(kOp, check_code_type(kOp, "dtype", dtype), symmetric, q_min, q_max);
-  const float floor = check_eps(kOp, eps);
-
-  Tensor scale = new_tensor(x, scale_shape, ScalarType::Float);
-  Tensor zero_point = new_tensor(x, scale_shape, ScalarType::Int);
-  const int64_t blocks = scale.numel();
-  std::vector<float> lo(blocks), hi(blocks);
-  if (x.numel() > 0)
-    find_ranges({reduction_nest(x, scale), x.const_data_ptr(), x_type}, static_cast<int64_t>(x.element_size()), lo, hi);
-
-  float* scales = scale.mutable_data_ptr<float>();
-  int32_t* zero_points = zero_point.mutable_data_ptr<int32_t>();
-  for (int64_t block = 0; block < blocks; ++block) {
-    const ScaleAndZeroPoint chosen = choose_qparams(lo[block], hi[block], symmetric, range, floor);
-    scales[block] = chosen.scale;
-    zero_points[block] = chosen.zero_point;
+  Tensor scale, zero_point;
+  const QparamsArguments arguments =
+      prepare_choose_qparams(x, scale_shape, symmetric, dtype, q_min, q_max, eps, scale, zero_point);
+  std::vector<float> lo(arguments.blocks), hi(arguments.blocks);
+  if (x.numel() > 0) find_ranges(arguments, static_cast<int64_t>(x.element_size()), lo, hi);
+  for (int64_t block = 0; block < arguments.blocks; ++block) {
+    const ScaleAndZeroPoint chosen = choose_qparams(lo[block], hi[block], symmetric, arguments.range, arguments.eps);
+    arguments.scale[block] = chosen.scale;
+    arguments.zero_point[block] = chosen.zero_point;
   }
   return {scale, zero_point};
 }

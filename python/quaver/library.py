@@ -28,7 +28,7 @@ OPS = (
 def cuda_mismatch(torch_cuda, torch_hip, nvcc):
     """Why a library built by `nvcc` cannot serve this torch, or None.
 
-    A torch without CUDA loads it all the same: nothing will call it.
+    A torch without CUDA may load it all the same: nothing will call it.
     """
     if torch_hip is not None:
         return f"quaver's CUDA kernels were built for NVIDIA GPUs, this torch is built for ROCm {torch_hip}"
@@ -41,21 +41,20 @@ def cuda_mismatch(torch_cuda, torch_hip, nvcc):
 
 
 def _load_cuda():
-    """The CUDA library, or None and the reason."""
+    """Registers the CUDA kernels; returns why they cannot be used, or None."""
+    if not _C.built_with_nvcc:
+        return "quaver was built without its CUDA kernels (no nvcc was found, or QUAVER_CUDA=0)"
+    mismatch = cuda_mismatch(torch.version.cuda, torch.version.hip, _C.built_with_nvcc)
+    if mismatch is not None:
+        return mismatch
     try:
-        library = importlib.import_module("quaver._C_cuda")
-    except ModuleNotFoundError:
-        return None, "quaver was built without its CUDA kernels (no nvcc was found, or QUAVER_CUDA=0)"
+        importlib.import_module("quaver._C_cuda")
     except ImportError as error:
-        return None, f"quaver's CUDA library did not load: {error}"
-    reason = cuda_mismatch(torch.version.cuda, torch.version.hip, library.built_with_nvcc)
-    if reason is not None:
-        return None, reason
-    library.register()
-    return library, None
+        return f"quaver's CUDA library did not load: {error}"
+    return None
 
 
-_C_cuda, cuda_unavailable_reason = _load_cuda()
+cuda_unavailable_reason = _load_cuda()
 
 
 def _refuse_cuda(name):
@@ -65,7 +64,7 @@ def _refuse_cuda(name):
     return refuse
 
 
-if _C_cuda is None:
+if cuda_unavailable_reason is not None:
     _refusals = torch.library.Library(NAMESPACE, "IMPL", "CUDA")
     for _name in OPS:
         _refusals.impl(_name, _refuse_cuda(_name))
@@ -88,11 +87,11 @@ def build_info():
         "torch": torch.__version__,
         "torch_built_with": _C.built_with_torch,
         "cpu_capability": _C.cpu_capability(),
-        "cuda": _C_cuda is not None,
+        "cuda": cuda_unavailable_reason is None,
     }
-    if _C_cuda is None:
+    if cuda_unavailable_reason is not None:
         return {**info, "cuda_unavailable_reason": cuda_unavailable_reason}
-    return {**info, "nvcc": _C_cuda.built_with_nvcc, "cuda_architectures": _C_cuda.architectures.split(";")}
+    return {**info, "nvcc": _C.built_with_nvcc, "cuda_architectures": _C.cuda_architectures.split(";")}
 
 
 if __name__ == "__main__":

@@ -1,21 +1,12 @@
 // dequantize.h: codes to floats, ARITHMETIC.md (3), over a part of a nest. No torch header.
 #pragma once
 
+#include "arguments.h"
 #include "arith.h"
 #include "cpu/kernels/element_types.h"
 #include "cpu/kernels/elementwise.h"
 
 namespace quaver {
-
-struct DequantizeArguments {
-  ElementwiseNest nest;
-  const void* q;
-  CodeType q_type;
-  void* x;
-  FloatType x_type;
-  const float* scale;
-  const int32_t* zero_point;  // null: 0 everywhere
-};
 
 template <class T, class Code>
 void dequantize_elements(const DequantizeArguments& arguments, int64_t begin, int64_t end) {

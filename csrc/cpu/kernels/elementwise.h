@@ -25,7 +25,7 @@ inline __attribute__((always_inline)) void elementwise(const ElementwiseNest& ne
   const int64_t zero_stride = inner_stride(nest, kZeroPoint);
   const bool contiguous = source_stride == 1 && target_stride == 1;
 
-  walk(nest, begin, end, [&](const int64_t(&offset)[kElementwiseOperands], int64_t n) QUAVER_INLINE {
+  walk(nest, begin, end, [&](const int64_t (&offset)[kElementwiseOperands], int64_t n) QUAVER_INLINE {
     const Source* __restrict from = source + offset[kSource];
     Target* __restrict to = target + offset[kTarget];
     const float* __restrict scales = scale + offset[kScale];

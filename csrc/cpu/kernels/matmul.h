@@ -1,7 +1,7 @@
 // matmul.h: one tile of an int8 matmul with its epilogue, ARITHMETIC.md (6)-(8). No torch header.
 //
-// Codes less their zero points are packed as int16, so that one inner loop serves every signedness and every zero point.
-// Exact: the bound on K that the ops check is the bound of these sums.
+// Codes less their zero points are packed as int16, so that one inner loop serves every signedness and every zero
+// point. Exact: the bound on K that the ops check is the bound of these sums.
 #pragma once
 
 #include <algorithm>
@@ -53,8 +53,7 @@ void gather(const VectorView<T>& view, const TilePlace& place, int dims, int64_t
 // Rows of a, `depth` codes each, less the row's zero point: [rows][width] int16, padded with zeros.
 template <class Code>
 inline __attribute__((always_inline)) void pack_rows(const Code* codes, int64_t row_stride, int64_t k_stride, int rows,
-                                                     int depth, const int32_t* zero_point, int16_t* packed,
-                                                     int width) {
+                                                     int depth, const int32_t* zero_point, int16_t* packed, int width) {
   const int padded = (rows + kRowsAtOnce - 1) / kRowsAtOnce * kRowsAtOnce;
   std::fill(packed + static_cast<int64_t>(rows) * width, packed + static_cast<int64_t>(padded) * width, int16_t{0});
   for (int row = 0; row < rows; ++row) {
@@ -73,7 +72,8 @@ inline __attribute__((always_inline)) void pack_rows(const Code* codes, int64_t 
   }
 }
 
-// Columns of b, `depth` codes each, less the column's zero point: [width / 2][kTileColumns][2] int16, padded with zeros.
+// Columns of b, `depth` codes each, less the column's zero point: [width / 2][kTileColumns][2] int16, padded with
+// zeros.
 template <class Code>
 inline __attribute__((always_inline)) void pack_columns(const Code* codes, int64_t column_stride, int64_t k_stride,
                                                         int columns, int depth, const int32_t* zero_point,
@@ -113,8 +113,7 @@ struct Epilogue {
         if (bias != nullptr) v = add(v, bias[n]);
         if (problem.relu) v = relu(v);
         if constexpr (std::is_same_v<Out, int8_t> || std::is_same_v<Out, uint8_t>) {
-          out[n] = static_cast<Out>(
-              quantize<QuantizeMode::kOnnx>(v, out_scale[n], out_zero_point[n], problem.range));
+          out[n] = static_cast<Out>(quantize<QuantizeMode::kOnnx>(v, out_scale[n], out_zero_point[n], problem.range));
         } else {
           from_float(v, out[n]);
         }
@@ -216,9 +215,8 @@ inline void matmul_tiles(const MatmulProblem& problem, int64_t begin, int64_t en
         accumulate_tile<typename decltype(a_tag)::type, typename decltype(b_tag)::type>(problem, place, scratch);
       });
     });
-    with_type(problem.out_type, [&](auto out_tag) {
-      store_tile<typename decltype(out_tag)::type>(problem, place, batch, scratch);
-    });
+    with_type(problem.out_type,
+              [&](auto out_tag) { store_tile<typename decltype(out_tag)::type>(problem, place, batch, scratch); });
   }
 }
 

@@ -45,7 +45,7 @@ inline int32_t load_pair(const int16_t* pair) {
 
 // Sixteen accumulators: four rows of 64 columns.
 __attribute__((target("avx512f,avx512bw"))) inline void multiply_rows_avx512(const int16_t* a, const int16_t* b,
-                                                                              int pairs, int32_t* acc) {
+                                                                             int pairs, int32_t* acc) {
   constexpr int kLanes = 16;
   constexpr int kVectors = kTileColumns / kLanes;
   __m512i sum[kRowsAtOnce][kVectors];

@@ -3,18 +3,13 @@
 
 #include <type_traits>
 
+#include "arguments.h"
 #include "arith.h"
 #include "cpu/kernels/element_types.h"
 #include "cpu/kernels/walk.h"
 #include "cpu/simd.h"
 
 namespace quaver {
-
-struct RangeArguments {
-  ReductionNest nest;  // x to blocks
-  const void* x;
-  FloatType x_type;
-};
 
 // Widens lo and hi by a run of one block. Many independent ranges, so that the loop vectorizes: minimum and maximum
 // do not depend on the order.
@@ -63,13 +58,13 @@ inline __attribute__((always_inline)) void widen_each(const T* __restrict x, int
 
 // Widens the ranges [lo, hi] of all blocks by the elements of the nest; both start as 0 (a range holds 0).
 template <class T>
-void widen_ranges(const RangeArguments& arguments, float* lo, float* hi) {
+void widen_ranges(const QparamsArguments& arguments, float* lo, float* hi) {
   vectorized([&]() QUAVER_INLINE {
     const ReductionNest& nest = arguments.nest;
     const T* x = static_cast<const T*>(arguments.x);
     const int64_t x_stride = inner_stride(nest, kReduced);
     const int64_t block_stride = inner_stride(nest, kResult);
-    walk(nest, 0, nest.numel(), [&](const int64_t(&offset)[kReductionOperands], int64_t n) QUAVER_INLINE {
+    walk(nest, 0, nest.numel(), [&](const int64_t (&offset)[kReductionOperands], int64_t n) QUAVER_INLINE {
       const T* run = x + offset[kReduced];
       float* run_lo = lo + offset[kResult];
       float* run_hi = hi + offset[kResult];
@@ -82,7 +77,7 @@ void widen_ranges(const RangeArguments& arguments, float* lo, float* hi) {
   });
 }
 
-inline void widen_ranges(const RangeArguments& arguments, float* lo, float* hi) {
+inline void widen_ranges(const QparamsArguments& arguments, float* lo, float* hi) {
   with_type(arguments.x_type, [&](auto tag) { widen_ranges<typename decltype(tag)::type>(arguments, lo, hi); });
 }
 

@@ -1,23 +1,12 @@
 // quantize.h: floats to codes, ARITHMETIC.md (2), over a part of a nest. No torch header.
 #pragma once
 
+#include "arguments.h"
 #include "arith.h"
 #include "cpu/kernels/element_types.h"
 #include "cpu/kernels/elementwise.h"
 
 namespace quaver {
-
-struct QuantizeArguments {
-  ElementwiseNest nest;
-  const void* x;
-  FloatType x_type;
-  void* q;
-  CodeType q_type;
-  const float* scale;
-  const int32_t* zero_point;  // null: 0 everywhere
-  CodeRange range;
-  QuantizeMode mode;
-};
 
 template <QuantizeMode kMode, class T, class Code>
 void quantize_elements(const QuantizeArguments& arguments, int64_t begin, int64_t end) {

@@ -10,7 +10,8 @@ namespace quaver {
 // Calls run(offset, length) for the runs that make up elements [begin, end) of the nest; offset[i] is where operand i's
 // run begins, and it advances by the last loop's stride.
 template <int kOperands, class Run>
-inline __attribute__((always_inline)) void walk(const LoopNest<kOperands>& nest, int64_t begin, int64_t end, const Run& run) {
+inline __attribute__((always_inline)) void walk(const LoopNest<kOperands>& nest, int64_t begin, int64_t end,
+                                                const Run& run) {
   const int64_t inner = nest.loops > 0 ? nest.size[nest.loops - 1] : 1;
   while (begin < end) {
     int64_t offset[kOperands];

@@ -1,9 +1,9 @@
-// matmul_views.h: from a matmul's tensors to a checked MatmulProblem; shared by the CPU and CUDA backends.
+// prepare_matmul.h: from a matmul's tensors to a checked MatmulProblem; shared by the CPU and CUDA backends.
 #pragma once
 
 #include "checks.h"
 #include "matmul_problem.h"
-#include "views.h"
+#include "prepare.h"
 
 namespace quaver {
 
@@ -16,6 +16,36 @@ struct MatmulArguments {
   OptionalTensor a_scale, b_scale, out_scale, out_zero_point, bias;
   bool relu = false;
 };
+
+inline MatmulArguments int8_matmul_arguments(const Tensor& a, const Tensor& b, OptionalTensor a_zero_point,
+                                             OptionalTensor b_zero_point, OptionalTensor a_sum, OptionalTensor b_sum) {
+  return {"int8_matmul", a, b, a_zero_point, b_zero_point, a_sum, b_sum};
+}
+
+inline MatmulArguments int8_matmul_dequantize_arguments(const Tensor& a, const Tensor& b, const Tensor& a_scale,
+                                                        const Tensor& b_scale, OptionalTensor a_zero_point,
+                                                        OptionalTensor b_zero_point, OptionalTensor a_sum,
+                                                        OptionalTensor b_sum, OptionalTensor bias, bool relu) {
+  MatmulArguments arguments{"int8_matmul_dequantize", a, b, a_zero_point, b_zero_point, a_sum, b_sum};
+  arguments.a_scale = a_scale;
+  arguments.b_scale = b_scale;
+  arguments.bias = bias;
+  arguments.relu = relu;
+  return arguments;
+}
+
+inline MatmulArguments int8_matmul_requantize_arguments(const Tensor& a, const Tensor& b, const Tensor& a_scale,
+                                                        const Tensor& b_scale, const Tensor& out_scale,
+                                                        OptionalTensor a_zero_point, OptionalTensor b_zero_point,
+                                                        OptionalTensor out_zero_point, OptionalTensor a_sum,
+                                                        OptionalTensor b_sum, OptionalTensor bias, bool relu) {
+  MatmulArguments arguments =
+      int8_matmul_dequantize_arguments(a, b, a_scale, b_scale, a_zero_point, b_zero_point, a_sum, b_sum, bias, relu);
+  arguments.op = "int8_matmul_requantize";
+  arguments.out_scale = out_scale;
+  arguments.out_zero_point = out_zero_point;
+  return arguments;
+}
 
 // The largest K whose exact sum fits in int32: (2^31 - 1) over the largest product of two codes less their zero points.
 inline int64_t largest_k(CodeType a, CodeType b, bool zero_points) {
@@ -119,6 +149,15 @@ VectorView<T> vector_view(const char* op, const AxisValues& values, const Option
   return view;
 }
 
+// The sums of an operand's own codes, as the kernels take them.
+inline VectorView<int32_t> sum_view(const Tensor& sum, int axis, const Shape& batch) {
+  VectorView<int32_t> view;
+  view.data = sum.const_data_ptr<int32_t>();
+  batch_strides(sum, batch, view.batch_stride);
+  view.stride = sum.stride(sum.dim() - 2 + axis);
+  return view;
+}
+
 template <class T>
 bool folds_into_rows(const VectorView<T>& view, int dim, int64_t m) {
   return view.batch_stride[dim] == m * view.stride;
@@ -155,7 +194,7 @@ inline Shape matmul_out_shape(const MatmulArguments& arguments) {
   return out;
 }
 
-// Checks every argument and describes the product; the output is left to the caller.
+// Checks every argument and describes the product; the output is left to the ops below.
 inline MatmulProblem matmul_problem(const MatmulArguments& arguments, Shape& out_shape) {
   const char* op = arguments.op;
   const Tensor& a = arguments.a;
@@ -202,8 +241,45 @@ inline MatmulProblem matmul_problem(const MatmulArguments& arguments, Shape& out
     problem.bias.stride = bias.stride(0);
   }
   problem.relu = arguments.relu;
-  fold_batch_into_rows(problem);
   return problem;
+}
+
+inline void allocate_out(MatmulProblem& problem, const Tensor& like, const Shape& shape, ScalarType type, Tensor& out) {
+  out = new_tensor(like, shape, type);
+  problem.out = out.mutable_data_ptr();
+}
+
+inline MatmulProblem prepare_matmul(const MatmulArguments& arguments, Tensor& out) {
+  Shape shape;
+  MatmulProblem problem = matmul_problem(arguments, shape);
+  problem.out_type = MatmulOutput::kInt32;
+  allocate_out(problem, arguments.a, shape, ScalarType::Int, out);
+  return problem;
+}
+
+inline MatmulProblem prepare_matmul_dequantize(const MatmulArguments& arguments, ScalarType dtype, Tensor& out) {
+  Shape shape;
+  MatmulProblem problem = matmul_problem(arguments, shape);
+  problem.out_type = output_of(check_float_type(arguments.op, "dtype", dtype));
+  allocate_out(problem, arguments.a, shape, dtype, out);
+  return problem;
+}
+
+inline MatmulProblem prepare_matmul_requantize(const MatmulArguments& arguments, ScalarType dtype,
+                                               std::optional<int64_t> q_min, std::optional<int64_t> q_max,
+                                               Tensor& out) {
+  Shape shape;
+  MatmulProblem problem = matmul_problem(arguments, shape);
+  const CodeType type = check_code_type(arguments.op, "dtype", dtype);
+  problem.out_type = output_of(type);
+  problem.range = check_code_range(arguments.op, type, q_min, q_max);
+  allocate_out(problem, arguments.a, shape, dtype, out);
+  return problem;
+}
+
+// The batch of a product's result.
+inline Shape batch_of(const MatmulProblem& problem) {
+  return Shape(problem.batch_size, problem.batch_size + problem.batch_dims);
 }
 
 }  // namespace quaver

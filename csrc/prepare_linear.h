@@ -1,9 +1,8 @@
-// linear_arguments.h: int8_linear's checked arguments as the matmul's; shared by the CPU and CUDA backends.
+// prepare_linear.h: int8_linear's checked arguments as those of the matmul; shared by the CPU and CUDA backends.
 #pragma once
 
 #include "checks.h"
-#include "matmul_views.h"
-#include "views.h"
+#include "prepare_matmul.h"
 
 namespace quaver {
 
@@ -18,16 +17,15 @@ struct LinearArguments {
 
 inline Tensor transposed(const Tensor& matrix) { return torch::stable::transpose(matrix, 0, 1); }
 
-inline LinearArguments linear_arguments(const Tensor& x, const Tensor& weight_q, const Tensor& weight_scale,
-                                        const OptionalTensor& bias, const OptionalTensor& weight_sum,
-                                        bool symmetric, std::optional<ScalarType> dtype) {
+inline LinearArguments prepare_linear(const Tensor& x, const Tensor& weight_q, const Tensor& weight_scale,
+                                      const OptionalTensor& bias, const OptionalTensor& weight_sum, bool symmetric,
+                                      std::optional<ScalarType> dtype) {
   constexpr const char* kOp = "int8_linear";
   check_float(kOp, "x", x);
   QUAVER_CHECK(x.dim() >= 1, kOp, "x must have at least 1 dimension, got 0");
   check_companion(kOp, "weight_q", weight_q, ScalarType::Char, "x", x);
-  QUAVER_CHECK(weight_q.dim() == 2 && weight_q.size(1) == x.size(x.dim() - 1), kOp,
-               "weight_q must have the shape [N, ", x.size(x.dim() - 1), "] for x ", to_words(shape_of(x)), ", got ",
-               to_words(shape_of(weight_q)));
+  QUAVER_CHECK(weight_q.dim() == 2 && weight_q.size(1) == x.size(x.dim() - 1), kOp, "weight_q must have the shape [N, ",
+               x.size(x.dim() - 1), "] for x ", to_words(shape_of(x)), ", got ", to_words(shape_of(weight_q)));
   check_k(kOp, weight_q.size(1), CodeType::kInt8, CodeType::kInt8, !symmetric);
   const Shape per_channel = {weight_q.size(0), 1};
   check_companion(kOp, "weight_scale", weight_scale, ScalarType::Float, "x", x);
@@ -50,8 +48,12 @@ inline LinearArguments linear_arguments(const Tensor& x, const Tensor& weight_q,
   const Tensor rows = x.dim() == 1 ? torch::stable::unsqueeze(x, 0) : x;
   Shape token_scale_shape = shape_of(rows);
   token_scale_shape.back() = 1;
-  return {rows, token_scale_shape, transposed(weight_q), single ? weight_scale : transposed(weight_scale),
-          weight_sum ? OptionalTensor{transposed(*weight_sum)} : OptionalTensor{}, out};
+  return {rows,
+          token_scale_shape,
+          transposed(weight_q),
+          single ? weight_scale : transposed(weight_scale),
+          weight_sum ? OptionalTensor{transposed(*weight_sum)} : OptionalTensor{},
+          out};
 }
 
 // The product of `rows` back in x's rank.

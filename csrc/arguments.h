@@ -1,0 +1,56 @@
+// arguments.h: what the kernels of each stage receive, on the CPU and on CUDA alike: raw pointers, how to walk over
+// them, and the choices of the op. No torch header. The matmuls' is matmul_problem.h.
+#pragma once
+
+#include "layout.h"
+#include "types.h"
+
+namespace quaver {
+
+// x to the scale and zero point of each block, ARITHMETIC.md (4).
+struct QparamsArguments {
+  ReductionNest nest;  // x to blocks
+  const void* x;
+  FloatType x_type;
+  float* scale;         // [blocks]
+  int32_t* zero_point;  // [blocks]
+  int64_t blocks;
+  bool symmetric;
+  CodeRange range;
+  float eps;  // 0: none
+};
+
+// x to q, ARITHMETIC.md (2).
+struct QuantizeArguments {
+  ElementwiseNest nest;  // x to q
+  const void* x;
+  FloatType x_type;
+  void* q;
+  CodeType q_type;
+  const float* scale;
+  const int32_t* zero_point;  // null: 0 everywhere
+  CodeRange range;
+  QuantizeMode mode;
+};
+
+// Codes to their sums along one dimension: what matmuls with zero points need, ARITHMETIC.md (6).
+struct SumArguments {
+  ReductionNest nest;  // q to sums
+  const void* q;
+  CodeType q_type;
+  int32_t* sum;  // [sums]
+  int64_t sums;
+};
+
+// q to x, ARITHMETIC.md (3).
+struct DequantizeArguments {
+  ElementwiseNest nest;  // q to x
+  const void* q;
+  CodeType q_type;
+  void* x;
+  FloatType x_type;
+  const float* scale;
+  const int32_t* zero_point;  // null: 0 everywhere
+};
+
+}  // namespace quaver

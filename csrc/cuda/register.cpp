@@ -1,0 +1,159 @@
+// register.cpp: the ops on CUDA: check, guard, allocate, launch. The only CUDA file that knows torch.
+#include <Python.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+
+#include "cuda/launch.h"
+#include "prepare.h"
+#include "prepare_linear.h"
+#include "prepare_matmul.h"
+
+namespace quaver {
+namespace {
+
+using torch::stable::accelerator::DeviceGuard;
+
+cudaStream_t stream_of(const Tensor& tensor) {
+  const auto stream = torch::stable::accelerator::getCurrentStream(tensor.get_device_index());
+  return static_cast<cudaStream_t>(stream.nativeHandle());
+}
+
+void check_launch(const char* op, cudaError_t error) {
+  QUAVER_CHECK(error == cudaSuccess, op, "the CUDA launch failed: ", cudaGetErrorName(error), ": ",
+               cudaGetErrorString(error));
+}
+
+std::tuple<Tensor, Tensor> choose_qparams_cuda(const Tensor& x, Shape scale_shape, bool symmetric, ScalarType dtype,
+                                               std::optional<int64_t> q_min, std::optional<int64_t> q_max,
+                                               std::optional<double> eps) {
+  const DeviceGuard guard(x.get_device_index());
+  Tensor scale, zero_point;
+  const QparamsArguments arguments =
+      prepare_choose_qparams(x, scale_shape, symmetric, dtype, q_min, q_max, eps, scale, zero_point);
+  check_launch("choose_qparams", launch_choose_qparams(arguments, stream_of(x)));
+  return {scale, zero_point};
+}
+
+Tensor quantize_cuda(const Tensor& x, const Tensor& scale, OptionalTensor zero_point, std::optional<int64_t> q_min,
+                     std::optional<int64_t> q_max, ScalarType dtype, std::string mode, int64_t /*seed*/) {
+  const DeviceGuard guard(x.get_device_index());
+  Tensor q;
+  const QuantizeArguments arguments = prepare_quantize(x, scale, zero_point, q_min, q_max, dtype, mode, q);
+  check_launch("quantize", launch_quantize(arguments, stream_of(x)));
+  return q;
+}
+
+// The sums of q's codes along one dimension.
+Tensor sum_codes(const char* op, const Tensor& q, int64_t dim) {
+  Tensor sum;
+  const SumArguments arguments = prepare_sum_codes(q, dim, sum);
+  check_launch(op, launch_sum_codes(arguments, stream_of(q)));
+  return sum;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> dynamic_quantize_cuda(const Tensor& x, Shape scale_shape, bool symmetric,
+                                                                 ScalarType dtype, std::optional<int64_t> q_min,
+                                                                 std::optional<int64_t> q_max,
+                                                                 std::optional<double> eps, bool return_row_sum) {
+  const DeviceGuard guard(x.get_device_index());
+  const CodeRange range = prepare_dynamic_quantize(x, scale_shape, symmetric, dtype, q_min, q_max, eps, return_row_sum);
+  auto [scale, zero_point] = choose_qparams_cuda(x, scale_shape, symmetric, dtype, range.q_min, range.q_max, eps);
+  Tensor q = quantize_cuda(x, scale, zero_point, range.q_min, range.q_max, dtype, "onnx", 0);
+  Tensor row_sum = return_row_sum ? sum_codes("dynamic_quantize", q, q.dim() - 1) : new_tensor(x, {0}, ScalarType::Int);
+  return {q, scale, zero_point, row_sum};
+}
+
+// Computes the sums that zero points need and nobody gave; `a_sum` and `b_sum` keep them alive.
+void complete_sums(MatmulProblem& problem, const MatmulArguments& arguments, Tensor& a_sum, Tensor& b_sum) {
+  const Shape batch = batch_of(problem);
+  if (problem.b_zero_point.data != nullptr && problem.a_sum.data == nullptr) {
+    a_sum = sum_codes(arguments.op, arguments.a, arguments.a.dim() - 1);
+    problem.a_sum = sum_view(a_sum, 0, batch);
+  }
+  if (problem.a_zero_point.data != nullptr && problem.b_sum.data == nullptr) {
+    b_sum = sum_codes(arguments.op, arguments.b, arguments.b.dim() - 2);
+    problem.b_sum = sum_view(b_sum, 1, batch);
+  }
+}
+
+Tensor run(const MatmulArguments& arguments, MatmulProblem problem, const Tensor& out) {
+  if (out.numel() == 0) return out;
+  Tensor a_sum, b_sum;
+  complete_sums(problem, arguments, a_sum, b_sum);
+  fold_batch_into_rows(problem);
+  check_launch(arguments.op, launch_matmul(problem, stream_of(arguments.a)));
+  return out;
+}
+
+Tensor int8_matmul_cuda(const Tensor& a, const Tensor& b, OptionalTensor a_zero_point, OptionalTensor b_zero_point,
+                        OptionalTensor a_sum, OptionalTensor b_sum) {
+  const DeviceGuard guard(a.get_device_index());
+  const MatmulArguments arguments = int8_matmul_arguments(a, b, a_zero_point, b_zero_point, a_sum, b_sum);
+  Tensor out;
+  const MatmulProblem problem = prepare_matmul(arguments, out);
+  return run(arguments, problem, out);
+}
+
+Tensor int8_matmul_dequantize_cuda(const Tensor& a, const Tensor& b, const Tensor& a_scale, const Tensor& b_scale,
+                                   OptionalTensor a_zero_point, OptionalTensor b_zero_point, OptionalTensor a_sum,
+                                   OptionalTensor b_sum, OptionalTensor bias, bool relu, ScalarType dtype) {
+  const DeviceGuard guard(a.get_device_index());
+  const MatmulArguments arguments =
+      int8_matmul_dequantize_arguments(a, b, a_scale, b_scale, a_zero_point, b_zero_point, a_sum, b_sum, bias, relu);
+  Tensor out;
+  const MatmulProblem problem = prepare_matmul_dequantize(arguments, dtype, out);
+  return run(arguments, problem, out);
+}
+
+Tensor int8_matmul_requantize_cuda(const Tensor& a, const Tensor& b, const Tensor& a_scale, const Tensor& b_scale,
+                                   const Tensor& out_scale, OptionalTensor a_zero_point, OptionalTensor b_zero_point,
+                                   OptionalTensor out_zero_point, OptionalTensor a_sum, OptionalTensor b_sum,
+                                   OptionalTensor bias, bool relu, ScalarType dtype, std::optional<int64_t> q_min,
+                                   std::optional<int64_t> q_max) {
+  const DeviceGuard guard(a.get_device_index());
+  const MatmulArguments arguments = int8_matmul_requantize_arguments(
+      a, b, a_scale, b_scale, out_scale, a_zero_point, b_zero_point, out_zero_point, a_sum, b_sum, bias, relu);
+  Tensor out;
+  const MatmulProblem problem = prepare_matmul_requantize(arguments, dtype, q_min, q_max, out);
+  return run(arguments, problem, out);
+}
+
+Tensor dequantize_cuda(const Tensor& q, const Tensor& scale, OptionalTensor zero_point, ScalarType dtype) {
+  const DeviceGuard guard(q.get_device_index());
+  Tensor x;
+  const DequantizeArguments arguments = prepare_dequantize(q, scale, zero_point, dtype, x);
+  check_launch("dequantize", launch_dequantize(arguments, stream_of(q)));
+  return x;
+}
+
+Tensor int8_linear_cuda(const Tensor& x, const Tensor& weight_q, const Tensor& weight_scale, OptionalTensor bias,
+                        OptionalTensor weight_sum, bool symmetric, std::optional<ScalarType> dtype) {
+  const LinearArguments linear = prepare_linear(x, weight_q, weight_scale, bias, weight_sum, symmetric, dtype);
+  const auto [q, scale, zero_point, row_sum] =
+      dynamic_quantize_cuda(linear.rows, linear.token_scale_shape, symmetric, ScalarType::Char, std::nullopt,
+                            std::nullopt, std::nullopt, false);
+  OptionalTensor a_zero_point;
+  if (!symmetric) a_zero_point = zero_point;
+  return linear_result(x, int8_matmul_dequantize_cuda(q, linear.b, scale, linear.b_scale, a_zero_point, std::nullopt,
+                                                      std::nullopt, linear.b_sum, bias, false, linear.dtype));
+}
+
+}  // namespace
+}  // namespace quaver
+
+STABLE_TORCH_LIBRARY_IMPL(quaver, CUDA, m) {
+  m.impl("choose_qparams", TORCH_BOX(&quaver::choose_qparams_cuda));
+  m.impl("quantize", TORCH_BOX(&quaver::quantize_cuda));
+  m.impl("dynamic_quantize", TORCH_BOX(&quaver::dynamic_quantize_cuda));
+  m.impl("int8_matmul", TORCH_BOX(&quaver::int8_matmul_cuda));
+  m.impl("int8_matmul_dequantize", TORCH_BOX(&quaver::int8_matmul_dequantize_cuda));
+  m.impl("int8_matmul_requantize", TORCH_BOX(&quaver::int8_matmul_requantize_cuda));
+  m.impl("dequantize", TORCH_BOX(&quaver::dequantize_cuda));
+  m.impl("int8_linear", TORCH_BOX(&quaver::int8_linear_cuda));
+}
+
+namespace {
+PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C_cuda", "quaver's CUDA kernels.", -1, nullptr};
+}  // namespace
+
+PyMODINIT_FUNC PyInit__C_cuda(void) { return PyModule_Create(&module); }

@@ -1,0 +1,145 @@
+// prepare.h: from an op's tensors to checked kernel arguments and the tensors for its results; shared by the CPU and
+// CUDA backends. The matmuls' part is prepare_matmul.h.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <array>
+
+#include "arguments.h"
+#include "checks.h"
+
+namespace quaver {
+
+inline Tensor new_tensor(const Tensor& like, const Shape& shape, ScalarType type) {
+  return torch::stable::new_empty(like, {shape.data(), shape.size()}, type);
+}
+
+// A tensor of another type laid out like x, as torch.empty_like makes it: dense tensors keep their strides.
+inline Tensor new_tensor_like(const Tensor& x, ScalarType type) {
+  using torch::stable::detail::from;
+  const StableIValue absent = from(std::nullopt);
+  std::array<StableIValue, 6> stack{from(x), from(std::optional<ScalarType>(type)), absent, absent, absent, absent};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::empty_like", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+inline const int32_t* optional_data(const OptionalTensor& tensor) {
+  return tensor ? tensor->const_data_ptr<int32_t>() : nullptr;
+}
+
+// The loops over two tensors of one shape and the parameters of its blocks, in the order of the target's memory.
+inline ElementwiseNest elementwise_nest(const Tensor& source, const Tensor& target, const Tensor& scale,
+                                        const OptionalTensor& zero_point) {
+  ElementwiseNest nest;
+  const bool per_tensor = scale.numel() == 1;
+  for (int64_t dim = 0; dim < source.dim(); ++dim) {
+    const int64_t blocks = per_tensor ? 1 : scale.size(dim);
+    const int64_t block = source.size(dim) / std::max<int64_t>(blocks, 1);
+    const int64_t source_stride = source.stride(dim);
+    const int64_t target_stride = target.stride(dim);
+    const int64_t scale_stride = per_tensor ? 0 : scale.stride(dim);
+    const int64_t zero_point_stride = per_tensor || !zero_point ? 0 : zero_point->stride(dim);
+    nest.push(blocks, {source_stride * block, target_stride * block, scale_stride, zero_point_stride});
+    nest.push(block, {source_stride, target_stride, 0, 0});
+  }
+  nest.arrange(kTarget);
+  return nest;
+}
+
+// The loops of a reduction of x to a contiguous tensor whose sizes divide x's, in the order of x's memory.
+inline ReductionNest reduction_nest(const Tensor& x, const Tensor& result) {
+  ReductionNest nest;
+  for (int64_t dim = 0; dim < x.dim(); ++dim) {
+    const int64_t blocks = result.size(dim);
+    const int64_t block = x.size(dim) / std::max<int64_t>(blocks, 1);
+    nest.push(blocks, {x.stride(dim) * block, result.stride(dim)});
+    nest.push(block, {x.stride(dim), 0});
+  }
+  nest.arrange(kReduced);
+  return nest;
+}
+
+inline QparamsArguments prepare_choose_qparams(const Tensor& x, const Shape& scale_shape, bool symmetric,
+                                               ScalarType dtype, std::optional<int64_t> q_min,
+                                               std::optional<int64_t> q_max, std::optional<double> eps, Tensor& scale,
+                                               Tensor& zero_point) {
+  constexpr const char* kOp = "choose_qparams";
+  QparamsArguments arguments{};
+  arguments.x_type = check_float(kOp, "x", x);
+  check_scale_shape(kOp, x, scale_shape);
+  arguments.symmetric = symmetric;
+  arguments.range = check_qparams_range(kOp, check_code_type(kOp, "dtype", dtype), symmetric, q_min, q_max);
+  arguments.eps = check_eps(kOp, eps);
+
+  scale = new_tensor(x, scale_shape, ScalarType::Float);
+  zero_point = new_tensor(x, scale_shape, ScalarType::Int);
+  arguments.nest = reduction_nest(x, scale);
+  arguments.x = x.const_data_ptr();
+  arguments.scale = scale.mutable_data_ptr<float>();
+  arguments.zero_point = zero_point.mutable_data_ptr<int32_t>();
+  arguments.blocks = scale.numel();
+  return arguments;
+}
+
+inline QuantizeArguments prepare_quantize(const Tensor& x, const Tensor& scale, const OptionalTensor& zero_point,
+                                          std::optional<int64_t> q_min, std::optional<int64_t> q_max, ScalarType dtype,
+                                          const std::string& mode, Tensor& q) {
+  constexpr const char* kOp = "quantize";
+  QuantizeArguments arguments{};
+  arguments.x_type = check_float(kOp, "x", x);
+  check_scale(kOp, "x", x, scale, zero_point);
+  arguments.q_type = check_code_type(kOp, "dtype", dtype);
+  arguments.range = check_code_range(kOp, arguments.q_type, q_min, q_max);
+  arguments.mode = check_mode(kOp, mode);
+
+  q = new_tensor_like(x, dtype);
+  arguments.nest = elementwise_nest(x, q, scale, zero_point);
+  arguments.x = x.const_data_ptr();
+  arguments.q = q.mutable_data_ptr();
+  arguments.scale = scale.const_data_ptr<float>();
+  arguments.zero_point = optional_data(zero_point);
+  return arguments;
+}
+
+// The codes that dynamic_quantize aims at, after all its checks.
+inline CodeRange prepare_dynamic_quantize(const Tensor& x, const Shape& scale_shape, bool symmetric, ScalarType dtype,
+                                          std::optional<int64_t> q_min, std::optional<int64_t> q_max,
+                                          std::optional<double> eps, bool return_row_sum) {
+  constexpr const char* kOp = "dynamic_quantize";
+  check_float(kOp, "x", x);
+  check_scale_shape(kOp, x, scale_shape);
+  QUAVER_CHECK(!return_row_sum || x.dim() > 0, kOp, "return_row_sum needs an x with at least 1 dimension, got 0");
+  const CodeRange range = check_qparams_range(kOp, check_code_type(kOp, "dtype", dtype), symmetric, q_min, q_max);
+  check_eps(kOp, eps);
+  return range;
+}
+
+// The sums of q's codes along one dimension, which stays with size 1.
+inline SumArguments prepare_sum_codes(const Tensor& q, int64_t dim, Tensor& sum) {
+  Shape shape = shape_of(q);
+  shape[dim] = 1;
+  sum = new_tensor(q, shape, ScalarType::Int);
+  const CodeType type = q.scalar_type() == ScalarType::Char ? CodeType::kInt8 : CodeType::kUint8;
+  return {reduction_nest(q, sum), q.const_data_ptr(), type, sum.mutable_data_ptr<int32_t>(), sum.numel()};
+}
+
+inline DequantizeArguments prepare_dequantize(const Tensor& q, const Tensor& scale, const OptionalTensor& zero_point,
+                                              ScalarType dtype, Tensor& x) {
+  constexpr const char* kOp = "dequantize";
+  DequantizeArguments arguments{};
+  arguments.q_type = check_codes(kOp, "q", q);
+  check_scale(kOp, "q", q, scale, zero_point);
+  arguments.x_type = check_float_type(kOp, "dtype", dtype);
+
+  x = new_tensor_like(q, dtype);
+  arguments.nest = elementwise_nest(q, x, scale, zero_point);
+  arguments.q = q.const_data_ptr();
+  arguments.x = x.mutable_data_ptr();
+  arguments.scale = scale.const_data_ptr<float>();
+  arguments.zero_point = optional_data(zero_point);
+  return arguments;
+}
+
+}  // namespace quaver
