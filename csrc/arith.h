@@ -130,6 +130,7 @@ QUAVER_FUNCTION ScaleAndZeroPoint choose_qparams(float lo, float hi, bool symmet
   const float steps = static_cast<float>(range.q_max - range.q_min);
   const float width = subtract(hi, lo);
   float scale = is_finite(width) ? divide(width, steps) : subtract(divide(hi, steps), divide(lo, steps));
+  scale = smaller(scale, kLargestFloat);  // two codes over a range wider than every float
   scale = width == 0.0f ? 1.0f : larger(scale, floor);
   const float zero = subtract(static_cast<float>(range.q_min), divide(lo, scale));
   return {scale, clamp_code(round_half_even(cut_quotient(zero)), range)};

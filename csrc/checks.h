@@ -8,7 +8,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <algorithm>
-#include <cmath>
+#include <limits>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
@@ -201,7 +201,8 @@ inline CodeRange check_qparams_range(const char* op, CodeType type, bool symmetr
 
 inline float check_eps(const char* op, std::optional<double> eps) {
   if (!eps) return 0.0f;
-  QUAVER_CHECK(*eps > 0 && std::isfinite(static_cast<float>(*eps)), op, "eps must be positive and finite, got ", *eps);
+  constexpr double kLargest = std::numeric_limits<float>::max();
+  QUAVER_CHECK(*eps > 0 && *eps <= kLargest, op, "eps must be positive and finite, got ", *eps);
   return static_cast<float>(*eps);
 }
 

@@ -36,7 +36,7 @@ def generator(seed=0):
 
 
 def normal(*shape, dtype=torch.float32, seed=0):
-    return torch.randn(*shape, generator=generator(seed)).to(dtype)
+    return torch.randn(shape, generator=generator(seed)).to(dtype)
 
 
 def codes(*shape, dtype=torch.int8, seed=0):
@@ -51,7 +51,7 @@ def zero_points(*shape, dtype=torch.int8, seed=1):
 
 def scales(*shape, seed=2):
     """Positive scales over several orders of magnitude."""
-    return torch.exp2(torch.rand(*shape, generator=generator(seed)) * 16 - 12)
+    return torch.exp2(torch.rand(shape, generator=generator(seed)) * 16 - 12)
 
 
 # Values where quantization goes wrong: ties of both parities, both sides of a tie, both zeros, denormals, the largest and

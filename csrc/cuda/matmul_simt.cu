@@ -62,7 +62,7 @@ __device__ __forceinline__ void load_tile(const Lines& operand, int64_t first_li
 //   shared memory   smem_a, smem_b: uint32 [8][68] each, 4,352 bytes in all
 //   overlap         none: load, barrier, multiply, barrier
 template <CodeType kA, CodeType kB>
-__global__ void __launch_bounds__(kThreads) matmul_simt_kernel(const MatmulProblem problem, const int64_t row_tiles,
+__global__ void __launch_bounds__(kThreads, 2) matmul_simt_kernel(const MatmulProblem problem, const int64_t row_tiles,
                                                                const int64_t column_tiles, const int64_t tiles) {
   using Tile = SimtTile;
   __shared__ uint32_t smem_a[Tile::kWords][Tile::kPitch];

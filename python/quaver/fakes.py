@@ -9,10 +9,16 @@ from quaver.qparams import full_range, qparams_range
 
 MAX_RANK = 6
 LARGEST_INT32 = 2**31 - 1
+ROUNDS_TO_INFINITY = 2.0**128 - 2.0**103  # as float32: half way past the largest
+
+NAMED_DTYPES = (
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.complex128),
+)
 
 
 def _name(dtype):
-    return str(dtype).removeprefix("torch.")
+    return str(dtype).removeprefix("torch.") if dtype in NAMED_DTYPES else "another dtype"
 
 
 def _check(ok, op, words):
@@ -135,15 +141,14 @@ def _check_qparams_range(op, dtype, symmetric, q_min, q_max):
 
 def _check_eps(op, eps):
     if eps is not None:
-        largest = torch.finfo(torch.float32).max
-        _check(0 < eps <= largest, op, lambda: f"eps must be positive and finite, got {eps:g}")
+        _check(0 < eps < ROUNDS_TO_INFINITY, op, lambda: f"eps must be positive and finite, got {eps:g}")
 
 
 def _check_mode(op, mode):
     _check(mode in ("onnx", "affine"), op, lambda: f"mode must be 'onnx' or 'affine', got '{mode}'")
 
 
-# The matmuls' arguments, as in csrc/matmul_views.h.
+# The matmuls' arguments, as in csrc/prepare_matmul.h.
 
 
 def _check_k(op, k, a_dtype, b_dtype, zero_points):
@@ -316,9 +321,7 @@ def int8_matmul_requantize(
     a, b, a_scale, b_scale, out_scale, *, bias=None, relu=False, dtype=torch.int8, q_min=None, q_max=None, **corrections
 ):
     op = "int8_matmul_requantize"
-    shape = _check_matmul(
-        op, a, b, a_scale=a_scale, b_scale=b_scale, out_scale=out_scale, bias=bias, **corrections
-    )
+    shape = _check_matmul(op, a, b, a_scale=a_scale, b_scale=b_scale, out_scale=out_scale, bias=bias, **corrections)
     _check_code_type(op, "dtype", dtype)
     _check_range(op, dtype, q_min, q_max)
     return a.new_empty(shape, dtype=dtype)

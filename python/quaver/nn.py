@@ -8,9 +8,13 @@ from quaver import ops
 class QuantLinear(torch.nn.Module):
     """torch.nn.Linear with int8 weights, one scale for each output channel; activations are quantized row by row.
 
-    y = x @ (weight_scale * weight_q).T + bias, computed by `quaver.int8_linear`. Its state are plain tensors: `weight_q`
+    y = x @ (weight_scale * weight_q).T + bias, computed by `quaver.int8_linear`. Its state is plain tensors: `weight_q`
     int8 [N, K], `weight_scale` float32 [N, 1], `weight_sum` int32 [N, 1] (what asymmetric activations need of the
-    weight) and `bias` [N] or None. It is made for inference: an input that requires grad is refused.
+    weight) and `bias` float32 [N] or None. It is made for inference: an input that requires grad is refused.
+
+    These tensors keep their dtypes whatever `.half()`, `.bfloat16()`, `.double()` or `.to(dtype)` say to the model
+    around them, and follow it to other devices. The output has the input's dtype; a scale rounded to float16
+    would make another weight.
 
     >>> import torch, quaver
     >>> _ = torch.manual_seed(0)
@@ -53,6 +57,16 @@ class QuantLinear(torch.nn.Module):
         return ops.int8_linear(
             x, self.weight_q, self.weight_scale, self.bias, weight_sum=self.weight_sum, symmetric=self.symmetric
         )
+
+    def _apply(self, fn, recurse=True):
+        """What every conversion of a module goes through: it sees float32 as int32, so it moves bits and casts none."""
+
+        def keeping_bits(tensor):
+            if tensor.dtype != torch.float32:
+                return fn(tensor)
+            return fn(tensor.view(torch.int32)).view(torch.float32)
+
+        return super()._apply(keeping_bits, recurse)
 
     def extra_repr(self):
         return (

@@ -15,9 +15,9 @@ from quaver.qparams import PerChannel, PerTensor, full_range
 
 @dataclass
 class QuantizationParams:
-    """The notebook's parameters: unlike quaver.QuantizationParams its zero point is float32.
+    """The notebook's parameters: unlike quaver.QuantizationParams its zero point is float32, though a whole number.
 
-    Per tensor, both tensors have no dimension; per channel, they have x's dimensions with all but the channel's of size 1.
+    Per tensor, both tensors have no dimension; per channel, they have x's dimensions, all but the channel's of size 1.
     """
 
     scale: torch.Tensor
@@ -33,7 +33,7 @@ def get_symmetric_qparams(
     dtype=torch.int8,
     eps: float = 1e-8,
 ) -> QuantizationParams:
-    """scale = max|x| / q_max, at least eps; zero point 0; all of the dtype's codes.
+    """scale = max|x| / q_max, at least eps, and 1 for zeros; zero point 0; all of the dtype's codes.
 
     >>> get_symmetric_qparams(torch.tensor([1.27, -0.5]))
     QuantizationParams(scale=tensor(0.0100), zero_point=tensor(0.), q_min=-128, q_max=127)
@@ -48,7 +48,10 @@ def get_asymmetric_qparams(
     dtype=torch.int8,
     eps: float = 1e-8,
 ) -> QuantizationParams:
-    """scale = (max - min) / (q_max - q_min), at least eps; zero point = q_min - round(min / scale), clipped.
+    """scale = (max - min) / (q_max - q_min), at least eps, and 1 for zeros; zero point = round(q_min - min / scale).
+
+    The notebook rounds before it subtracts from q_min, which gives the neighbouring zero point about once in two
+    million ranges: where min / scale is an ulp or so beside a tie.
 
     >>> get_asymmetric_qparams(torch.tensor([0.0, 2.55]))
     QuantizationParams(scale=tensor(0.0100), zero_point=tensor(-128.), q_min=-128, q_max=127)

@@ -10,6 +10,7 @@ import torch
 from quaver.qparams import full_range, qparams_range
 
 SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
+LARGEST = torch.finfo(torch.float32).max
 
 
 def float32(value, x):
@@ -57,6 +58,7 @@ def choose_qparams(x, scale_shape, *, symmetric=True, dtype=torch.int8, q_min=No
     steps = float32(q_max - q_min, x)
     width = hi - lo
     scale = torch.where(torch.isfinite(width), width / steps, hi / steps - lo / steps)
+    scale = torch.minimum(scale, float32(LARGEST, x))
     scale = torch.where(width == 0, one, torch.maximum(scale, floor))
     zero_point = torch.round(float32(q_min, x) - lo / scale).clamp(q_min, q_max)
     return scale, zero_point.to(torch.int32)
