@@ -1,0 +1,139 @@
+"""ARITHMETIC.md's equations over exact rationals: what quaver.reference itself is held to.
+
+A number is a Python float, which holds every float32, float16 and bfloat16 exactly. A float operation is the exact
+rational result, rounded once by `rounded`: no floating-point arithmetic takes part, neither torch's nor Python's.
+"""
+
+from fractions import Fraction
+from functools import cache
+from math import copysign, inf, isfinite, isinf, isnan, ldexp, nan
+from typing import NamedTuple
+
+
+class Format(NamedTuple):
+    precision: int  # bits of the significand, the hidden one too
+    smallest: int  # 2**smallest is the smallest positive number, the unit of all denormals
+    limit: int  # from 2**limit on, rounding gives infinity
+
+
+FLOAT32 = Format(precision=24, smallest=-149, limit=128)
+FLOAT16 = Format(precision=11, smallest=-24, limit=16)
+BFLOAT16 = Format(precision=8, smallest=-133, limit=128)
+
+LARGEST = 2.0**128 - 2.0**104
+SMALLEST_NORMAL = ldexp(1, -126)
+
+
+@cache
+def power_of_two(exponent):
+    return Fraction(2) ** exponent
+
+
+def unit_exponent(magnitude, form):
+    """The exponent of the spacing of a format's numbers around a positive rational."""
+    exponent = magnitude.numerator.bit_length() - magnitude.denominator.bit_length()
+    if magnitude < power_of_two(exponent):
+        exponent -= 1
+    return max(exponent - form.precision + 1, form.smallest)
+
+
+def rounded(value, form=FLOAT32):
+    """The number of a format nearest to a rational; of two equally near ones, the even one."""
+    if value < 0:
+        return -rounded(-value, form)
+    if value == 0:
+        return 0.0
+    exponent = unit_exponent(value, form)
+    steps = round(value / power_of_two(exponent))  # Fraction rounds half to even, exactly
+    return inf if steps * power_of_two(exponent) >= 2**form.limit else ldexp(steps, exponent)
+
+
+def neighbours(value, form=FLOAT32):
+    """A positive rational's nearest number and the ones a unit in the last place below and above."""
+    unit = power_of_two(unit_exponent(value, form))
+    return [rounded(near, form) for near in (value - unit, value, value + unit)]
+
+
+# Single-precision operations. Divisors are positive and finite, as scales are.
+
+
+def convert(value, form):
+    return copysign(rounded(abs(Fraction(value)), form), value) if isfinite(value) else value
+
+
+def divide(a, b):
+    return copysign(rounded(abs(Fraction(a)) / Fraction(b)), a) if isfinite(a) else a
+
+
+def multiply(a, b):
+    sign = copysign(1, a) * copysign(1, b)
+    if isfinite(a) and isfinite(b):
+        return copysign(rounded(abs(Fraction(a) * Fraction(b))), sign)
+    return nan if isnan(a) or isnan(b) or a == 0 or b == 0 else copysign(inf, sign)
+
+
+def add(a, b):
+    if isfinite(a) and isfinite(b) and (a != 0 or b != 0):
+        return rounded(Fraction(a) + Fraction(b))
+    return a + b  # infinities, NaN and sums of zeros: no rounding
+
+
+def half_even(value):
+    """The nearest integer; for an infinity, one beyond every code."""
+    return round(Fraction(value)) if isfinite(value) else int(copysign(10**9, value))
+
+
+def clamp(code, q_min, q_max):
+    return max(q_min, min(code, q_max))
+
+
+# The stages, in the data's order.
+
+
+def choose_qparams(values, *, symmetric, q_min, q_max, eps=0.0):
+    """(4): the scale and zero point of one block."""
+    finite = [value for value in values if isfinite(value)] or [0.0]
+    lo, hi = min(finite), max(finite)
+    floor = max(rounded(Fraction(eps)), SMALLEST_NORMAL)
+    if symmetric:
+        bound = max(abs(lo), abs(hi))
+        return (max(divide(bound, q_max), floor) if bound else 1.0), 0
+    lo, hi = min(lo, 0.0), max(hi, 0.0)
+    steps = q_max - q_min
+    width = add(hi, -lo)
+    scale = add(divide(hi, steps), -divide(lo, steps)) if isinf(width) else divide(width, steps)
+    scale = max(min(scale, LARGEST), floor) if width else 1.0
+    return scale, clamp(half_even(add(q_min, -divide(lo, scale))), q_min, q_max)
+
+
+def quantize(x, scale, zero_point, q_min, q_max, mode="onnx"):
+    """(2)."""
+    quotient = divide(x, scale)
+    if isnan(quotient):
+        return clamp(zero_point, q_min, q_max)
+    if mode == "affine":
+        return clamp(half_even(add(quotient, float(zero_point))), q_min, q_max)
+    return clamp(half_even(quotient) + zero_point, q_min, q_max)
+
+
+def product(rows, columns, row_zero_points, column_zero_points):
+    """(6)."""
+    return [
+        [
+            sum((a - a_zero) * (b - b_zero) for a, b in zip(row, column, strict=True))
+            for column, b_zero in zip(columns, column_zero_points, strict=True)
+        ]
+        for row, a_zero in zip(rows, row_zero_points, strict=True)
+    ]
+
+
+def scale_product(acc, a_scale, b_scale, bias=None, relu=False):
+    """(7), before the rounding to the output's type."""
+    v = multiply(rounded(Fraction(acc)), multiply(a_scale, b_scale))
+    v = v if bias is None else add(v, bias)
+    return 0.0 if relu and v <= 0 else v
+
+
+def dequantize(code, scale, zero_point, form=FLOAT32):
+    """(3)."""
+    return convert(multiply(float(code - zero_point), scale), form)

@@ -1,0 +1,122 @@
+"""The CPU kernels' instruction sets give the same bits: digests of every op's results, from a process for each set."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import quaver
+import torch
+from quaver import PerChannel, PerTensor, PerToken
+
+from tests.cases import CODE_DTYPES, EDGE_SCALES, EDGE_VALUES, FLOAT_DTYPES, codes, normal, scales, zero_points
+
+CAPABILITIES = ("portable", "avx2", "avx512")  # each holds the ones before it
+
+
+def digest(tensor):
+    """Of a tensor's bits; NaN has one payload here, since none is law."""
+    if tensor.is_floating_point():
+        tensor = tensor.where(~tensor.isnan(), float("nan"))
+    data = tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(data).hexdigest()
+
+
+def results():
+    """(what, tensor): every op in the data's order, over vectors and their tails, conversions and hard values."""
+    for dtype in FLOAT_DTYPES:
+        x = torch.cat([normal(71, 131) * 100, EDGE_VALUES.repeat(2)[:131].expand(3, 131)]).to(dtype)
+        tall = x.t().contiguous()
+        for symmetric in (True, False):
+            for granularity in (PerTensor(), PerChannel(0), PerChannel(1)):
+                params = quaver.choose_qparams(x, granularity, symmetric=symmetric)
+                yield f"choose_qparams {dtype} {granularity} scale", params.scale
+                yield f"choose_qparams {dtype} {granularity} zero point", params.zero_point
+        for code_dtype in CODE_DTYPES:
+            for mode in ("onnx", "affine"):
+                for shape in ((1, 1), (74, 1), (1, 131), (74, 131)):
+                    arguments = {"dtype": code_dtype, "mode": mode}
+                    q = quaver.quantize(x, scales(shape), zero_points(*shape, dtype=code_dtype), **arguments)
+                    yield f"quantize {dtype} {code_dtype} {mode} {shape}", q
+                for scale in torch.tensor(EDGE_SCALES):
+                    yield f"quantize {dtype} {code_dtype} {mode} by {scale}", quaver.quantize(tall, scale, **arguments)
+            q, _, row_sum = quaver.dynamic_quantize(
+                x, PerToken(), symmetric=False, dtype=code_dtype, return_row_sum=True
+            )
+            yield f"dynamic_quantize {dtype} {code_dtype}", q
+            yield f"dynamic_quantize {dtype} {code_dtype} row sums", row_sum
+
+    # Extreme codes: their pairs overflow the 16 bits of instructions that multiply bytes.
+    m, k, n = 37, 259, 131
+    for a_dtype in CODE_DTYPES:
+        for b_dtype in CODE_DTYPES:
+            name = f"{a_dtype} x {b_dtype}"
+            a, b = codes(m, k, dtype=a_dtype), codes(k, n, dtype=b_dtype, seed=1)
+            a[:3] = torch.iinfo(a_dtype).max
+            b[:, :70] = torch.iinfo(b_dtype).min
+            offsets = {
+                "a_zero_point": zero_points(m, 1, dtype=a_dtype),
+                "b_zero_point": zero_points(1, n, dtype=b_dtype),
+            }
+            yield f"int8_matmul {name}", quaver.int8_matmul(a, b)
+            yield f"int8_matmul {name}, a weight", quaver.int8_matmul(a, b.t().contiguous().t())
+            yield f"int8_matmul {name}, zero points", quaver.int8_matmul(a, b, **offsets)
+            factors = (scales(m, 1), scales(1, n))
+            rest = {**offsets, "bias": normal(n), "relu": a_dtype is b_dtype}
+            for dtype in FLOAT_DTYPES:
+                y = quaver.int8_matmul_dequantize(a, b, *factors, dtype=dtype, **rest)
+                yield f"int8_matmul_dequantize {name} {dtype}", y
+            for code_dtype in CODE_DTYPES:
+                q = quaver.int8_matmul_requantize(a, b, *factors, scales(1, n) * 100, dtype=code_dtype, **rest)
+                yield f"int8_matmul_requantize {name} {code_dtype}", q
+
+    magnitudes = torch.exp2(torch.linspace(-149, 127, 10_007))  # past both ends of float16, into bfloat16's denormals
+    for dtype in FLOAT_DTYPES:
+        for code_dtype in CODE_DTYPES:
+            q = codes(10_007, dtype=code_dtype)
+            yield f"dequantize {code_dtype} {dtype}", quaver.dequantize(q, magnitudes, dtype=dtype)
+            x = quaver.dequantize(q, torch.tensor(0.1), torch.tensor(5), dtype=dtype)
+            yield f"dequantize {code_dtype} {dtype} per tensor", x
+        y = quaver.int8_linear(normal(19, 259, dtype=dtype), codes(131, 259), scales(131, 1), symmetric=False)
+        yield f"int8_linear {dtype}", y
+
+
+def main():
+    found = [(what, digest(tensor)) for what, tensor in results()]
+    print(json.dumps({"capability": quaver.build_info()["cpu_capability"], "digests": found}))
+
+
+def run_with(capability):
+    """main() in a process of its own: the capability is read once in a process."""
+    environment = {name: value for name, value in os.environ.items() if name != "QUAVER_CPU_CAPABILITY"}
+    if capability is not None:
+        environment["QUAVER_CPU_CAPABILITY"] = capability
+    process = subprocess.run(
+        [sys.executable, "-c", "from tests.test_cpu_capability import main; main()"],
+        cwd=Path(__file__).parents[1],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout)
+
+
+@pytest.fixture(scope="module")
+def machine():
+    """What this machine gives when nothing caps it."""
+    return run_with(None)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES[:-1])
+def test_every_capability_gives_the_same_bits(machine, capability):
+    capped = run_with(capability)
+    rank = CAPABILITIES.index
+    assert rank(capped["capability"]) == min(rank(capability), rank(machine["capability"])), "the cap had no effect"
+    pairs = zip(capped["digests"], machine["digests"], strict=True)
+    different = [what for (what, got), (_, wanted) in pairs if got != wanted]
+    assert not different, f"{len(different)} results differ from {machine['capability']}'s, first {different[:5]}"
