@@ -24,7 +24,15 @@ ARCHITECTURES = "7.5+PTX;8.0+PTX;8.6;8.9;9.0+PTX;10.0+PTX;12.0+PTX"
 DEFINES = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-DPy_LIMITED_API={PYTHON_ABI}"]
 # The arithmetic is written out operation by operation: no contraction. The two -fno flags change no value; they let
 # selects on floats become vector instructions.
-CXX_FLAGS = ["-O3", "-std=c++20", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-g0"]
+CXX_FLAGS = [
+    "-O3",
+    "-std=c++20",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+    "-g0",
+]
 NVCC_FLAGS = ["-O3", "-std=c++20", "-lineinfo", "-Xcompiler=-fvisibility=hidden"]
 
 

@@ -63,7 +63,7 @@ __device__ __forceinline__ void load_tile(const Lines& operand, int64_t first_li
 //   overlap         none: load, barrier, multiply, barrier
 template <CodeType kA, CodeType kB>
 __global__ void __launch_bounds__(kThreads, 2) matmul_simt_kernel(const MatmulProblem problem, const int64_t row_tiles,
-                                                               const int64_t column_tiles, const int64_t tiles) {
+                                                                  const int64_t column_tiles, const int64_t tiles) {
   using Tile = SimtTile;
   __shared__ uint32_t smem_a[Tile::kWords][Tile::kPitch];
   __shared__ uint32_t smem_b[Tile::kWords][Tile::kPitch];

@@ -3,6 +3,8 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
+
 #include "cuda/launch.h"
 #include "prepare.h"
 #include "prepare_linear.h"
@@ -13,8 +15,12 @@ namespace {
 
 using torch::stable::accelerator::DeviceGuard;
 
+// Of the tensor that leads an op. It may be on the CPU while another one brought the call here; then any device will do
+// until the checks refuse the mixture.
+int32_t device_index(const Tensor& tensor) { return std::max(tensor.get_device_index(), 0); }
+
 cudaStream_t stream_of(const Tensor& tensor) {
-  const auto stream = torch::stable::accelerator::getCurrentStream(tensor.get_device_index());
+  const auto stream = torch::stable::accelerator::getCurrentStream(device_index(tensor));
   return static_cast<cudaStream_t>(stream.nativeHandle());
 }
 
@@ -26,7 +32,7 @@ void check_launch(const char* op, cudaError_t error) {
 std::tuple<Tensor, Tensor> choose_qparams_cuda(const Tensor& x, Shape scale_shape, bool symmetric, ScalarType dtype,
                                                std::optional<int64_t> q_min, std::optional<int64_t> q_max,
                                                std::optional<double> eps) {
-  const DeviceGuard guard(x.get_device_index());
+  const DeviceGuard guard(device_index(x));
   Tensor scale, zero_point;
   const QparamsArguments arguments =
       prepare_choose_qparams(x, scale_shape, symmetric, dtype, q_min, q_max, eps, scale, zero_point);
@@ -36,7 +42,7 @@ std::tuple<Tensor, Tensor> choose_qparams_cuda(const Tensor& x, Shape scale_shap
 
 Tensor quantize_cuda(const Tensor& x, const Tensor& scale, OptionalTensor zero_point, std::optional<int64_t> q_min,
                      std::optional<int64_t> q_max, ScalarType dtype, std::string mode, int64_t /*seed*/) {
-  const DeviceGuard guard(x.get_device_index());
+  const DeviceGuard guard(device_index(x));
   Tensor q;
   const QuantizeArguments arguments = prepare_quantize(x, scale, zero_point, q_min, q_max, dtype, mode, q);
   check_launch("quantize", launch_quantize(arguments, stream_of(x)));
@@ -55,7 +61,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> dynamic_quantize_cuda(const Tensor& x
                                                                  ScalarType dtype, std::optional<int64_t> q_min,
                                                                  std::optional<int64_t> q_max,
                                                                  std::optional<double> eps, bool return_row_sum) {
-  const DeviceGuard guard(x.get_device_index());
+  const DeviceGuard guard(device_index(x));
   const CodeRange range = prepare_dynamic_quantize(x, scale_shape, symmetric, dtype, q_min, q_max, eps, return_row_sum);
   auto [scale, zero_point] = choose_qparams_cuda(x, scale_shape, symmetric, dtype, range.q_min, range.q_max, eps);
   Tensor q = quantize_cuda(x, scale, zero_point, range.q_min, range.q_max, dtype, "onnx", 0);
@@ -87,7 +93,7 @@ Tensor run(const MatmulArguments& arguments, MatmulProblem problem, const Tensor
 
 Tensor int8_matmul_cuda(const Tensor& a, const Tensor& b, OptionalTensor a_zero_point, OptionalTensor b_zero_point,
                         OptionalTensor a_sum, OptionalTensor b_sum) {
-  const DeviceGuard guard(a.get_device_index());
+  const DeviceGuard guard(device_index(a));
   const MatmulArguments arguments = int8_matmul_arguments(a, b, a_zero_point, b_zero_point, a_sum, b_sum);
   Tensor out;
   const MatmulProblem problem = prepare_matmul(arguments, out);
@@ -97,7 +103,7 @@ Tensor int8_matmul_cuda(const Tensor& a, const Tensor& b, OptionalTensor a_zero_
 Tensor int8_matmul_dequantize_cuda(const Tensor& a, const Tensor& b, const Tensor& a_scale, const Tensor& b_scale,
                                    OptionalTensor a_zero_point, OptionalTensor b_zero_point, OptionalTensor a_sum,
                                    OptionalTensor b_sum, OptionalTensor bias, bool relu, ScalarType dtype) {
-  const DeviceGuard guard(a.get_device_index());
+  const DeviceGuard guard(device_index(a));
   const MatmulArguments arguments =
       int8_matmul_dequantize_arguments(a, b, a_scale, b_scale, a_zero_point, b_zero_point, a_sum, b_sum, bias, relu);
   Tensor out;
@@ -110,7 +116,7 @@ Tensor int8_matmul_requantize_cuda(const Tensor& a, const Tensor& b, const Tenso
                                    OptionalTensor out_zero_point, OptionalTensor a_sum, OptionalTensor b_sum,
                                    OptionalTensor bias, bool relu, ScalarType dtype, std::optional<int64_t> q_min,
                                    std::optional<int64_t> q_max) {
-  const DeviceGuard guard(a.get_device_index());
+  const DeviceGuard guard(device_index(a));
   const MatmulArguments arguments = int8_matmul_requantize_arguments(
       a, b, a_scale, b_scale, out_scale, a_zero_point, b_zero_point, out_zero_point, a_sum, b_sum, bias, relu);
   Tensor out;
@@ -119,7 +125,7 @@ Tensor int8_matmul_requantize_cuda(const Tensor& a, const Tensor& b, const Tenso
 }
 
 Tensor dequantize_cuda(const Tensor& q, const Tensor& scale, OptionalTensor zero_point, ScalarType dtype) {
-  const DeviceGuard guard(q.get_device_index());
+  const DeviceGuard guard(device_index(q));
   Tensor x;
   const DequantizeArguments arguments = prepare_dequantize(q, scale, zero_point, dtype, x);
   check_launch("dequantize", launch_dequantize(arguments, stream_of(q)));

@@ -1,6 +1,8 @@
 """quaver: int8 quantization kernels for PyTorch that equal their pure-torch reference to the last bit."""
 
-from quaver import library  # noqa: F401 - defines torch.ops.quaver
+from quaver import library  # noqa: F401 - defines torch.ops.quaver, which everything below needs
+
+# isort: split
 from quaver import fakes, quant_tool, reference
 from quaver.library import build_info
 from quaver.model import quantize_model

@@ -9,7 +9,6 @@ from quaver.qparams import full_range, qparams_range
 
 MAX_RANK = 6
 LARGEST_INT32 = 2**31 - 1
-ROUNDS_TO_INFINITY = 2.0**128 - 2.0**103  # as float32: half way past the largest
 
 NAMED_DTYPES = (
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
@@ -141,7 +140,8 @@ def _check_qparams_range(op, dtype, symmetric, q_min, q_max):
 
 def _check_eps(op, eps):
     if eps is not None:
-        _check(0 < eps < ROUNDS_TO_INFINITY, op, lambda: f"eps must be positive and finite, got {eps:g}")
+        largest = torch.finfo(torch.float32).max
+        _check(0 < eps <= largest, op, lambda: f"eps must be positive and finite, got {eps:g}")
 
 
 def _check_mode(op, mode):

@@ -73,9 +73,10 @@ if cuda_unavailable_reason is not None:
 def build_info():
     """What was built, and what it runs on here.
 
-    Returns a dict: `version` of quaver; `torch` and `torch_built_with`, the torch running and the one that the libraries
-    were compiled against; `cpu_capability`, the instruction set that the CPU kernels use on this machine; `cuda`, whether
-    the CUDA kernels are loaded; and then `nvcc` and `cuda_architectures`, or else `cuda_unavailable_reason`.
+    Returns a dict: `version` of quaver; `torch` and `torch_built_with`, the torch running and the one that the
+    libraries were compiled against; `cpu_capability`, the instruction set that the CPU kernels use on this machine;
+    `cuda`, whether the CUDA kernels are loaded; and then `nvcc` and `cuda_architectures`, or else
+    `cuda_unavailable_reason`.
 
     >>> import quaver
     >>> info = quaver.build_info()

@@ -6,14 +6,12 @@ They are thin: they turn granularities into shapes, unpack QuantizationParams, r
 
 import torch
 
-from quaver.qparams import PerTensor, PerToken, QuantizationParams, full_range, qparams_range
+from quaver.qparams import PerChannel, PerGroup, PerTensor, PerToken, QuantizationParams, full_range, qparams_range
 
 _ops = torch.ops.quaver
 
 
-def choose_qparams(
-    x, granularity=PerTensor(), *, symmetric=True, dtype=torch.int8, q_min=None, q_max=None, eps=None
-):
+def choose_qparams(x, granularity=PerTensor(), *, symmetric=True, dtype=torch.int8, q_min=None, q_max=None, eps=None):
     """The scale and zero point that fit the range of each block of x, equation (4).
 
     symmetric:   scale = max(|lo|, |hi|) / q_max,           zero_point = 0
@@ -48,7 +46,8 @@ def choose_qparams(
             [-128]], dtype=torch.int32)
     """
     op = "choose_qparams"
-    _refuse_grad(op, x=x)
+    _check_tensors(op, x=x)
+    _check_bools(op, symmetric=symmetric)
     scale_shape = _scale_shape(op, granularity, x)
     q_min, q_max = _qparams_range(op, dtype, symmetric, q_min, q_max)
     scale, zero_point = _ops.choose_qparams(
@@ -57,9 +56,7 @@ def choose_qparams(
     return QuantizationParams(scale, zero_point, q_min, q_max, symmetric)
 
 
-def quantize(
-    x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0, check=False
-):
+def quantize(x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0, check=False):
     """Real numbers to codes, equation (2): q = clamp(round(x / scale) + zero_point, q_min, q_max).
 
     Arguments:
@@ -75,8 +72,8 @@ def quantize(
         check: also verify that scales are positive and finite and zero points are codes, which waits for the device.
 
     Returns:
-        Codes in x's shape and, where x is dense, its strides. Ties round to even; what lies outside saturates, infinities
-        too; NaN becomes the zero point, so that it dequantizes to 0.
+        Codes in x's shape and, where x is dense, its strides. Ties round to even; what lies outside saturates,
+        infinities too; NaN becomes the zero point, so that it dequantizes to 0.
 
     Raises:
         RuntimeError for a tensor, TypeError or ValueError for another argument that does not fit.
@@ -89,7 +86,7 @@ def quantize(
     tensor([  1,   3,   5, 127,   3], dtype=torch.int8)
     """
     op = "quantize"
-    _refuse_grad(op, x=x)
+    _check_tensors(op, x=x, scale=scale)
     scale, zero_point, q_min, q_max = _with_range(op, scale, zero_point, q_min, q_max)
     q_min, q_max = _code_range(op, dtype, q_min, q_max)
     if mode not in ("onnx", "affine"):
@@ -132,7 +129,8 @@ def dynamic_quantize(
     (tensor([0.0200, 1.0000]), tensor([-77,   0], dtype=torch.int32))
     """
     op = "dynamic_quantize"
-    _refuse_grad(op, x=x)
+    _check_tensors(op, x=x)
+    _check_bools(op, symmetric=symmetric, return_row_sum=return_row_sum)
     scale_shape = _scale_shape(op, granularity, x)
     q_min, q_max = _qparams_range(op, dtype, symmetric, q_min, q_max)
     q, scale, zero_point, row_sum = _ops.dynamic_quantize(
@@ -158,8 +156,8 @@ def int8_matmul(a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum
             as its .t(), the fast layout.
         a_zero_point: int32 [..., M, 1] or one element; None means 0.
         b_zero_point: int32 [..., 1, N] or one element; None means 0.
-        a_sum, b_sum: int32 [..., M, 1] and [..., 1, N], the sums of a's codes and b's over k, where they are known: with
-            zero points they need not be computed then. Wrong sums give unspecified results.
+        a_sum, b_sum: int32 [..., M, 1] and [..., 1, N], the sums of a's codes and b's over k, where they are known:
+            with zero points they need not be computed then. Wrong sums give unspecified results.
         check: also verify that zero points are codes, which waits for the device.
 
     Returns:
@@ -178,7 +176,8 @@ def int8_matmul(a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum
             [11, 25]], dtype=torch.int32)
     """
     op = "int8_matmul"
-    _refuse_grad(op, a=a, b=b)
+    _check_tensors(op, a=a, b=b)
+    _check_optional_tensors(op, a_sum=a_sum, b_sum=b_sum)
     a_zero_point = _int32(op, "a_zero_point", a_zero_point)
     b_zero_point = _int32(op, "b_zero_point", b_zero_point)
     if check:
@@ -228,7 +227,9 @@ def int8_matmul_dequantize(
     tensor([[0.5000]])
     """
     op = "int8_matmul_dequantize"
-    _refuse_grad(op, a=a, b=b)
+    _check_tensors(op, a=a, b=b, a_scale=a_scale, b_scale=b_scale)
+    _check_optional_tensors(op, a_sum=a_sum, b_sum=b_sum, bias=bias)
+    _check_bools(op, relu=relu)
     a_scale, a_zero_point = _row_parameters(op, a_scale, a_zero_point)
     b_scale, b_zero_point = _column_parameters(op, "b_", b_scale, b_zero_point)
     _float_dtype(op, dtype)
@@ -295,7 +296,9 @@ def int8_matmul_requantize(
     tensor([[-6]], dtype=torch.int8)
     """
     op = "int8_matmul_requantize"
-    _refuse_grad(op, a=a, b=b)
+    _check_tensors(op, a=a, b=b, a_scale=a_scale, b_scale=b_scale, out_scale=out_scale)
+    _check_optional_tensors(op, a_sum=a_sum, b_sum=b_sum, bias=bias)
+    _check_bools(op, relu=relu)
     a_scale, a_zero_point = _row_parameters(op, a_scale, a_zero_point)
     b_scale, b_zero_point = _column_parameters(op, "b_", b_scale, b_zero_point)
     out_scale, out_zero_point, q_min, q_max = _with_range(op, out_scale, out_zero_point, q_min, q_max, "out_")
@@ -345,7 +348,7 @@ def dequantize(q, scale, zero_point=None, *, dtype=torch.float32, check=False):
     tensor([-65.5000,   0.0000,  62.0000])
     """
     op = "dequantize"
-    _refuse_grad(op, scale=scale)
+    _check_tensors(op, q=q, scale=scale)
     scale, zero_point, _, _ = _with_range(op, scale, zero_point, None, None)
     _float_dtype(op, dtype)
     if check:
@@ -353,9 +356,7 @@ def dequantize(q, scale, zero_point=None, *, dtype=torch.float32, check=False):
     return _ops.dequantize(q, scale, zero_point, dtype=dtype)
 
 
-def int8_linear(
-    x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, dtype=None, check=False
-):
+def int8_linear(x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, dtype=None, check=False):
     """A linear layer with int8 weights: y = x @ dequantize(weight).T + bias, with x quantized row by row on the way.
 
     dynamic_quantize(x, PerToken(), symmetric=symmetric), then int8_matmul_dequantize with the weight.
@@ -386,12 +387,13 @@ def int8_linear(
     tensor([[0.9921, 1.2540]])
     """
     op = "int8_linear"
-    _refuse_grad(op, x=x)
+    _check_tensors(op, x=x, weight_q=weight_q, weight_scale=weight_scale)
+    _check_optional_tensors(op, bias=bias, weight_sum=weight_sum)
+    _check_bools(op, symmetric=symmetric)
     if isinstance(weight_scale, QuantizationParams):
         if not weight_scale.symmetric:
             raise ValueError(f"quaver::{op}: weight_scale must be symmetric QuantizationParams, got asymmetric ones")
         weight_scale = weight_scale.scale
-    _tensor(op, "weight_scale", weight_scale)
     _refuse_split_k(op, "weight_scale", weight_scale, -1)
     if dtype is not None:
         _float_dtype(op, dtype)
@@ -405,16 +407,13 @@ def int8_linear(
 # What is not a tensor is refused here; tensors are refused by the ops.
 
 
-def _tensor(op, name, value):
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"quaver::{op}: {name} must be a tensor, got {type(value).__name__}")
-
-
-def _refuse_grad(op, **tensors):
-    for name, tensor in tensors.items():
-        if isinstance(tensor, QuantizationParams):
-            tensor = tensor.scale
-        _tensor(op, name, tensor)
+def _check_tensors(op, **values):
+    """Tensors (or, for scales, QuantizationParams) that do not ask for a gradient."""
+    for name, value in values.items():
+        tensor = value.scale if isinstance(value, QuantizationParams) and name.endswith("scale") else value
+        if not isinstance(tensor, torch.Tensor):
+            wanted = "a tensor or QuantizationParams" if name.endswith("scale") else "a tensor"
+            raise TypeError(f"quaver::{op}: {name} must be {wanted}, got {type(value).__name__}")
         if tensor.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(
                 f"quaver::{op}: {name} requires grad, but rounding has no gradient here; "
@@ -422,8 +421,18 @@ def _refuse_grad(op, **tensors):
             )
 
 
+def _check_optional_tensors(op, **values):
+    _check_tensors(op, **{name: value for name, value in values.items() if value is not None})
+
+
+def _check_bools(op, **values):
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"quaver::{op}: {name} must be a bool, got {type(value).__name__}")
+
+
 def _scale_shape(op, granularity, x):
-    if not hasattr(granularity, "scale_shape"):
+    if not isinstance(granularity, (PerTensor, PerChannel, PerToken, PerGroup)):
         raise TypeError(
             f"quaver::{op}: granularity must be PerTensor(), PerChannel(axis), PerToken() or PerGroup(size), "
             f"got {granularity!r}"
@@ -473,9 +482,7 @@ def _qparams_range(op, dtype, symmetric, q_min, q_max):
         )
     q_min, q_max = _ordered_range(op, dtype, *qparams_range(dtype, symmetric, q_min, q_max))
     if symmetric and not q_min <= 0 < q_max:
-        raise ValueError(
-            f"quaver::{op}: symmetric codes need q_min <= 0 < q_max, got q_min={q_min} and q_max={q_max}"
-        )
+        raise ValueError(f"quaver::{op}: symmetric codes need q_min <= 0 < q_max, got q_min={q_min} and q_max={q_max}")
     return q_min, q_max
 
 
@@ -495,7 +502,6 @@ def _eps(op, eps):
 def _unpacked(op, scale, zero_point, prefix):
     """Scale and zero point as the ops take them, and the params they came from."""
     if not isinstance(scale, QuantizationParams):
-        _tensor(op, f"{prefix}scale", scale)
         return scale, _int32(op, f"{prefix}zero_point", zero_point), None
     if zero_point is not None:
         raise TypeError(
@@ -531,7 +537,7 @@ def _refuse_split_k(op, name, scale, k_dim):
     if scale.dim() >= 2 and scale.numel() > 1 and scale.shape[k_dim] > 1:
         raise NotImplementedError(
             f"quaver::{op}: {name} must not split K (groups along K have no int8 product to scale), "
-            f"got the shape {list(scale.shape)}"
+            f"got the shape {list(scale.shape)}; the scale of a transposed matrix is transposed too"
         )
 
 
@@ -539,7 +545,7 @@ def _int32(op, name, zero_point):
     """Zero points of other integer types as int32; tensors of anything else are the op's to refuse."""
     if zero_point is None:
         return None
-    _tensor(op, name, zero_point)
+    _check_tensors(op, **{name: zero_point})
     if zero_point.dtype in (torch.int8, torch.uint8, torch.int64):
         return zero_point.to(torch.int32)
     return zero_point

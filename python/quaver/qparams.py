@@ -9,6 +9,11 @@ from dataclasses import dataclass
 import torch
 
 
+def _check_int(granularity, name, value):
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{granularity}: {name} must be an int, got {type(value).__name__}")
+
+
 @dataclass(frozen=True)
 class PerTensor:
     """One scale for the whole tensor.
@@ -31,10 +36,17 @@ class PerChannel:
 
     axis: int = 0
 
+    def __post_init__(self):
+        _check_int("PerChannel", "axis", self.axis)
+
     def scale_shape(self, shape):
         rank = len(shape)
+        if rank == 0:
+            raise ValueError("PerChannel: x must have at least 1 dimension, got 0")
         if not -rank <= self.axis < rank:
-            raise ValueError(f"PerChannel: axis must be between {-rank} and {rank - 1} for x {list(shape)}, got {self.axis}")
+            raise ValueError(
+                f"PerChannel: axis must be between {-rank} and {rank - 1} for x {list(shape)}, got {self.axis}"
+            )
         axis = self.axis % rank
         return tuple(size if dim == axis else 1 for dim, size in enumerate(shape))
 
@@ -63,6 +75,9 @@ class PerGroup:
 
     size: int
 
+    def __post_init__(self):
+        _check_int("PerGroup", "size", self.size)
+
     def scale_shape(self, shape):
         if len(shape) == 0:
             raise ValueError("PerGroup: x must have at least 1 dimension, got 0")
@@ -75,8 +90,8 @@ class PerGroup:
 class QuantizationParams:
     """How real numbers and codes belong together: `x ~ scale * (q - zero_point)` for codes in [q_min, q_max].
 
-    `scale` is float32 and `zero_point` int32, of one shape (see the granularities above). `symmetric` says that the zero
-    point is 0 everywhere: products then need no correction, and the ops make none.
+    `scale` is float32 and `zero_point` int32, of one shape (see the granularities above). `symmetric` says that the
+    zero point is 0 everywhere: products then need no correction, and the ops make none.
     """
 
     scale: torch.Tensor
@@ -89,6 +104,10 @@ class QuantizationParams:
     def correction(self):
         """The zero point as the ops take it: None where it is known to be 0."""
         return None if self.symmetric else self.zero_point
+
+    def t(self):
+        """The parameters of the transposed matrix: a weight's [N, 1] as a product asks for them, [1, N]."""
+        return QuantizationParams(self.scale.t(), self.zero_point.t(), self.q_min, self.q_max, self.symmetric)
 
     def to(self, device):
         """The same parameters on another device."""

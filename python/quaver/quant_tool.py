@@ -62,9 +62,7 @@ def get_asymmetric_qparams(
 def _qparams(x, per_channel, channel_dim, dtype, eps, symmetric):
     q_min, q_max = full_range(dtype)
     granularity = PerChannel(channel_dim) if per_channel else PerTensor()
-    params = ops.choose_qparams(
-        x, granularity, symmetric=symmetric, dtype=dtype, q_min=q_min, q_max=q_max, eps=eps
-    )
+    params = ops.choose_qparams(x, granularity, symmetric=symmetric, dtype=dtype, q_min=q_min, q_max=q_max, eps=eps)
     shape = params.scale.shape if per_channel else ()
     zero_point = params.zero_point.to(torch.float32)
     return QuantizationParams(params.scale.reshape(shape), zero_point.reshape(shape), q_min, q_max)

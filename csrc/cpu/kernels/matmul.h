@@ -61,7 +61,7 @@ inline __attribute__((always_inline)) void pack_rows(const Code* codes, int64_t 
     const Code* __restrict from = codes + row * row_stride;
     const int32_t zero = zero_point[row];
     const auto loop = [&](auto step) QUAVER_INLINE {
-      for (int k = 0; k < depth; ++k) to[k] = static_cast<int16_t>(from[k * step] - zero);
+      for (int k = 0; k < depth; ++k) to[k] = static_cast<int16_t>(wrapping_subtract(from[k * step], zero));
     };
     if (k_stride == 1) {
       loop(std::integral_constant<int64_t, 1>{});
@@ -84,13 +84,15 @@ inline __attribute__((always_inline)) void pack_columns(const Code* codes, int64
   if (column_stride == 1) {
     for (int k = 0; k < depth; ++k)
       for (int column = 0; column < columns; ++column)
-        packed[place(k, column)] = static_cast<int16_t>(codes[k * k_stride + column] - zero_point[column]);
+        packed[place(k, column)] =
+            static_cast<int16_t>(wrapping_subtract(codes[k * k_stride + column], zero_point[column]));
     return;
   }
   for (int column = 0; column < columns; ++column) {
     const Code* from = codes + column * column_stride;
     const int32_t zero = zero_point[column];
-    for (int k = 0; k < depth; ++k) packed[place(k, column)] = static_cast<int16_t>(from[k * k_stride] - zero);
+    for (int k = 0; k < depth; ++k)
+      packed[place(k, column)] = static_cast<int16_t>(wrapping_subtract(from[k * k_stride], zero));
   }
 }
 
