@@ -54,8 +54,8 @@ def scales(*shape, seed=2):
     return torch.exp2(torch.rand(shape, generator=generator(seed)) * 16 - 12)
 
 
-# Values where quantization goes wrong: ties of both parities, both sides of a tie, both zeros, denormals, the largest and
-# smallest numbers, what overflows, and what is no number.
+# Values where quantization goes wrong: ties of both parities, both sides of a tie, both zeros, denormals, the largest
+# and smallest numbers, what overflows, and what is no number.
 EDGE_VALUES = torch.tensor(
     [
         *(sign * (whole + half) for sign in (1.0, -1.0) for whole in range(6) for half in (0.0, 0.5)),

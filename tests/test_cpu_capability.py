@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import quaver
 import torch
-from quaver import PerChannel, PerTensor, PerToken
 
+import quaver
+from quaver import PerChannel, PerTensor, PerToken
 from tests.cases import CODE_DTYPES, EDGE_SCALES, EDGE_VALUES, FLOAT_DTYPES, codes, normal, scales, zero_points
 
 CAPABILITIES = ("portable", "avx2", "avx512")  # each holds the ones before it
@@ -39,7 +39,7 @@ def results():
             for mode in ("onnx", "affine"):
                 for shape in ((1, 1), (74, 1), (1, 131), (74, 131)):
                     arguments = {"dtype": code_dtype, "mode": mode}
-                    q = quaver.quantize(x, scales(shape), zero_points(*shape, dtype=code_dtype), **arguments)
+                    q = quaver.quantize(x, scales(*shape), zero_points(*shape, dtype=code_dtype), **arguments)
                     yield f"quantize {dtype} {code_dtype} {mode} {shape}", q
                 for scale in torch.tensor(EDGE_SCALES):
                     yield f"quantize {dtype} {code_dtype} {mode} by {scale}", quaver.quantize(tall, scale, **arguments)

@@ -10,6 +10,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+
 import quaver
 
 KERNELS = (
@@ -31,7 +32,7 @@ FUNCTION = re.compile(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOC
 
 @pytest.fixture(scope="module")
 def resources():
-    """ptxas's report: {(architecture, mangled name): (registers, stack, shared, local)}, bytes but for the registers."""
+    """ptxas's report: {(architecture, mangled name): (registers, stack, shared, local)}, in bytes but for the first."""
     dump = subprocess.run([CUOBJDUMP, "-res-usage", LIBRARY], capture_output=True, text=True, check=True).stdout
     report = {}
     for part in dump.split("Fatbin elf code:")[1:]:

@@ -4,10 +4,10 @@ ARITHMETIC.md (5)."""
 from math import inf, nan
 
 import pytest
-import quaver
 import torch
-from quaver import PerChannel, PerGroup, PerTensor, PerToken, reference
 
+import quaver
+from quaver import PerChannel, PerGroup, PerTensor, PerToken, reference
 from tests.cases import (
     CODE_DTYPES,
     DEVICES,

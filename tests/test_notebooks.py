@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-import quaver
 import torch
-from quaver import PerChannel, PerTensor, quant_tool
 
+import quaver
+from quaver import PerChannel, PerTensor, quant_tool
 from tests.cases import assert_bits, normal
 from tests.notebook_numbers import EXAMPLES, OUTLIER, SEED_0, SEED_1, SEED_8215, TRAPS, ZERO_POINTS
 

@@ -9,7 +9,6 @@ from functools import cache
 import numpy as np
 import onnxruntime
 import pytest
-import quaver
 import torch
 from onnx import TensorProto, helper
 from onnx.backend.test.case import node as node_tests
@@ -20,8 +19,9 @@ from onnx.backend.test.case.node import (  # noqa: F401 - importing them makes t
     qlinearmatmul,
     quantizelinear,
 )
-from quaver import PerTensor
 
+import quaver
+from quaver import PerTensor
 from tests.cases import CODE_DTYPES, EDGE_SCALES, EDGE_VALUES, assert_bits, codes, normal, scales
 
 # ONNX's ops in ours: each takes the node's inputs in order, as tensors, and gives its outputs.

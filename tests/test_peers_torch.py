@@ -7,11 +7,11 @@ is quaver's mode "affine", and some after it, which is the default. NaN, of whic
 """
 
 import pytest
-import quaver
 import torch
-from quaver import PerTensor, PerToken
 from torch.ao.quantization.fx import _decomposed  # noqa: F401 - defines torch.ops.quantized_decomposed
 
+import quaver
+from quaver import PerTensor, PerToken
 from tests.cases import CODE_DTYPES, DEVICES, EDGE_VALUES, assert_bits, codes, normal, scales
 from tests.test_peers_onnx import exact_weight, from_a_tie
 

@@ -3,10 +3,10 @@
 from math import inf, nan
 
 import pytest
-import quaver
 import torch
-from quaver import PerChannel, PerGroup, PerTensor, PerToken, reference
 
+import quaver
+from quaver import PerChannel, PerGroup, PerTensor, PerToken, reference
 from tests.cases import (
     DEVICES,
     EDGE_SIZES,

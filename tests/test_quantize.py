@@ -3,10 +3,10 @@
 from math import inf, nan
 
 import pytest
-import quaver
 import torch
-from quaver import PerChannel, QuantizationParams, reference
 
+import quaver
+from quaver import PerChannel, QuantizationParams, reference
 from tests.cases import (
     CODE_DTYPES,
     DEVICES,

@@ -11,8 +11,8 @@ from math import inf, isfinite, nan
 
 import pytest
 import torch
-from quaver import reference
 
+from quaver import reference
 from tests import oracle
 from tests.cases import CODE_DTYPES, DEVICES, EDGE_SCALES, EDGE_VALUES, codes, zero_points
 

@@ -1,0 +1,303 @@
+"""The house's rules: who may know whom, one order in every list, nothing left lying about."""
+
+import ast
+import inspect
+import re
+import subprocess
+from fnmatch import fnmatchcase
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+
+import quaver
+from quaver import library, reference
+from tests.cases import normal
+
+ROOT = Path(__file__).parent.parent
+CSRC = ROOT / "csrc"
+PACKAGE = ROOT / "python" / "quaver"
+
+# Which of the package's modules a module may import.
+KNOWS = {
+    "qparams": set(),
+    "reference": {"qparams"},
+    "fakes": {"qparams"},
+    "library": {"_C"},
+    "ops": {"qparams"},
+    "quant_tool": {"ops", "qparams"},
+    "nn": {"ops", "qparams"},
+    "model": {"nn", "observers", "qparams"},
+}
+
+
+def files():
+    """Every file that is kept or is about to be."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    return sorted(path for path in map(ROOT.joinpath, listed) if path.is_file())
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def matching(*patterns):
+    """Files whose names fit a pattern; a * also stands for folders."""
+    return [path for path in files() if any(fnmatchcase(name_of(path), pattern) for pattern in patterns)]
+
+
+# C++ and CUDA: what is included, by the files themselves or by what they include.
+
+
+def includes(path):
+    """(names in angle brackets, the project's own files)"""
+    text = path.read_text()
+    own = re.findall(r'^ *# *include "([^"]+)"', text, re.MULTILINE)
+    found = [next(place / name for place in (path.parent, CSRC) if (place / name).is_file()) for name in own]
+    return re.findall(r"^ *# *include <([^>]+)>", text, re.MULTILINE), found
+
+
+def reached(path):
+    """Everything that a file includes, directly or not: (names in angle brackets, the project's own files)."""
+    outside, own, waiting = set(), set(), [path]
+    while waiting:
+        names, found = includes(waiting.pop())
+        outside.update(names)
+        waiting += [header for header in found if header not in own]
+        own.update(found)
+    return outside, own
+
+
+def is_torch(name):
+    return name.startswith(("torch/", "ATen/", "c10/", "caffe2/", "pybind11/")) or name == "Python.h"
+
+
+def is_cuda(name):
+    return name.startswith(("cuda", "cub/", "cutlass/", "mma.h", "thrust/"))
+
+
+TORCH_FREE = ("csrc/cuda/*.cu", "csrc/cuda/*.cuh", "csrc/cuda/*.h", "csrc/cpu/kernels/*.h")
+TORCH_FREE += tuple(f"csrc/{name}.h" for name in ("arguments", "arith", "layout", "matmul_problem", "types"))
+
+
+def is_shared_header(path):
+    return path.parent == CSRC and path.suffix == ".h"
+
+
+def test_kernels_know_no_torch():
+    declared = [path for path in matching("csrc/*") if "No torch header" in path.read_text()[:1000]]
+    for path in {*matching(*TORCH_FREE), *declared}:
+        outside, _ = reached(path)
+        assert not any(map(is_torch, outside)), f"{name_of(path)} reaches {sorted(filter(is_torch, outside))}"
+
+
+def test_one_cuda_file_knows_torch():
+    knowing = [path.name for path in matching("csrc/cuda/*") if any(map(is_torch, reached(path)[0]))]
+    assert knowing == ["register.cpp"]
+
+
+def test_cpu_and_cuda_do_not_know_each_other():
+    for path in matching("csrc/cpu/*"):
+        outside, own = reached(path)
+        assert not any(map(is_cuda, outside)), f"{name_of(path)} reaches {sorted(filter(is_cuda, outside))}"
+        assert not any("cuda" in header.parts for header in own), name_of(path)
+    for path in matching("csrc/cuda/*"):
+        assert not any("cpu" in header.parts for header in reached(path)[1]), name_of(path)
+    for path in filter(is_shared_header, files()):
+        outside, own = reached(path)
+        assert not any(map(is_cuda, outside)), f"{name_of(path)} reaches {sorted(filter(is_cuda, outside))}"
+        assert not any({"cpu", "cuda"} & set(header.parts) for header in own), name_of(path)
+
+
+def test_a_source_names_itself_first():
+    for path in matching("csrc/*.h", "csrc/*.cpp", "csrc/*.cu", "csrc/*.cuh"):
+        assert path.read_text().startswith(f"// {path.name}: "), name_of(path)
+
+
+def test_headers_are_included_once():
+    for path in matching("csrc/*.h", "csrc/*.cuh"):
+        assert "\n#pragma once\n" in path.read_text(), name_of(path)
+
+
+# Python: who imports whom
+
+
+def imported(path):
+    """The modules that a file imports, at its top or anywhere inside."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield node.module
+
+
+MODULES = [path for path in matching("python/quaver/*.py") if path.stem != "__init__"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_know_whom_they_may(path):
+    assert path.stem in KNOWS, f"say in KNOWS whom {path.stem} may know"
+    known = {name.split(".")[1] for name in imported(path) if name.startswith("quaver.")}
+    assert known <= KNOWS[path.stem]
+
+
+def test_the_reference_knows_nothing_but_torch():
+    assert {name.split(".")[0] for name in imported(PACKAGE / "reference.py")} == {"torch", "quaver"}
+    assert "torch.ops" not in (PACKAGE / "reference.py").read_text()
+
+
+def test_the_package_knows_no_tests():
+    for path in matching("python/*.py", "setup.py"):
+        assert not {name.split(".")[0] for name in imported(path)} & {"tests", "benchmarks", "examples"}, name_of(path)
+
+
+def test_the_package_needs_nothing_but_torch():
+    standard = {"copy", "dataclasses", "fnmatch", "importlib", "json"}
+    for path in matching("python/quaver/*.py"):
+        assert {name.split(".")[0] for name in imported(path)} <= {"torch", "quaver", *standard}, name_of(path)
+
+
+# One order
+
+
+def functions_of(path):
+    tree = ast.parse(path.read_text())
+    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in library.OPS]
+
+
+def found_in(path, pattern):
+    return re.findall(pattern, path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [
+        ("csrc/ops.cpp", found_in(CSRC / "ops.cpp", r'm\.def\(\s*"(\w+)\(')),
+        ("csrc/cuda/register.cpp", found_in(CSRC / "cuda" / "register.cpp", r'm\.impl\("(\w+)"')),
+        ("python/quaver/ops.py", functions_of(PACKAGE / "ops.py")),
+        ("python/quaver/reference.py", functions_of(PACKAGE / "reference.py")),
+        ("python/quaver/fakes.py", functions_of(PACKAGE / "fakes.py")),
+        ("fakes' names", found_in(PACKAGE / "fakes.py", r'register_fake\("quaver::(\w+)"\)')),
+    ],
+)
+def test_every_list_has_the_ops_in_one_order(where, names):
+    assert tuple(names) == library.OPS
+
+
+@pytest.mark.parametrize(
+    ("where", "pattern"),
+    [
+        ("csrc/cuda/launch.h", r"\blaunch_(\w+)\("),
+        ("csrc/cpu/matmul.cpp", r'm\.impl\("(\w+)"'),
+        ("csrc/cpu/ops.h", r"\b(\w+)_cpu\("),
+    ],
+)
+def test_parts_of_the_list_keep_its_order(where, pattern):
+    names = [name for name in found_in(ROOT / where, pattern) if name in library.OPS]
+    assert names == [name for name in library.OPS if name in names] != []
+
+
+# Numbers
+
+
+def test_the_reference_divides_by_no_number():
+    """On CUDA, torch divides by a Python number by multiplying with its reciprocal."""
+    for node in ast.walk(ast.parse((PACKAGE / "reference.py").read_text())):
+        if isinstance(node, ast.BinOp | ast.AugAssign) and isinstance(node.op, ast.Div):
+            divisor = node.right if isinstance(node, ast.BinOp) else node.value
+            makes_tensor = isinstance(divisor, ast.Call) and divisor.func.id in ("float32", "for_each_element")
+            assert isinstance(divisor, ast.Name) or makes_tensor, ast.unparse(node)
+        if isinstance(node, ast.Attribute):
+            assert not re.fullmatch(r"(true_)?div(ide)?_?|reciprocal_?", node.attr), ast.unparse(node)
+
+
+class WatchDivisions(TorchFunctionMode):
+    """Counts divisions whose divisor is a float32 tensor beside the dividend, and refuses others."""
+
+    count = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if "div" in function.__name__:
+            dividend, divisor = args
+            assert isinstance(divisor, torch.Tensor), f"{function.__name__} by {divisor!r}"
+            assert (divisor.dtype, divisor.device) == (torch.float32, dividend.device)
+            assert dividend.dtype == torch.float32
+            self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_reference_divides_by_float32_tensors():
+    x = normal(4, 6, dtype=torch.bfloat16)
+    with WatchDivisions() as divisions:
+        for symmetric in (True, False):
+            scale, zero_point = reference.choose_qparams(x, [4, 1], symmetric=symmetric)
+            for mode in ("onnx", "affine"):
+                reference.quantize(x, scale, zero_point, mode=mode)
+    assert divisions.count == 9  # 1 + 4 for parameters, 4 for codes
+
+
+# Texts
+
+
+def texts():
+    for path in files():
+        try:
+            yield path, path.read_text()
+        except UnicodeDecodeError:
+            continue
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"\b(TO[D]O|FIX[M]E|XX[X])\b",
+        r"(?<![\w.])/(work|root|tmp|home)\b",
+        r"\b(py[p]i|pythonhoste[d]|np[m]js|crate[s]|conda|anaconda|ghc[r]|quay|docker)\.(org|com|io)\b",
+        r"(?i)\b(extra-)?index[-_]url\b",
+    ],
+)
+def test_nothing_of_one_machine_or_one_day_stays(pattern):
+    for path, text in texts():
+        found = re.search(pattern, text)
+        assert not found, f"{name_of(path)} has {found.group()!r}"
+
+
+def test_file_names_say_what_is_inside():
+    for path in files():
+        words = set(re.split(r"[/_.\-]", name_of(path).lower()))
+        assert not words & {"util", "utils", "common", "helper", "helpers", "misc", "fast", "v2"}, name_of(path)
+
+
+def test_links_lead_somewhere():
+    for path in matching("*.md"):
+        for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+            if not re.match(r"[a-z]+:|#", target):
+                assert (path.parent / target.split("#")[0]).exists(), f"{name_of(path)} links to {target}"
+
+
+def test_files_that_are_named_exist():
+    """In prose and comments a path of this project, such as csrc/arith.h or tests/cases.py."""
+    for path, text in texts():
+        for named in re.findall(r"(?<![\w/])(?:csrc|python|tests|benchmarks|examples)/[\w/]+\.\w+\b", text):
+            assert (ROOT / named).exists(), f"{name_of(path)} names {named}"
+
+
+def test_public_functions_show_an_example():
+    public = [getattr(quaver, name) for name in quaver.__all__]
+    for thing in chain(filter(inspect.isfunction, public), filter(inspect.isclass, public)):
+        assert thing.__doc__, thing.__name__
+        if inspect.isfunction(thing):
+            assert ">>> " in thing.__doc__, f"{thing.__name__} has no doctest"
+    assert quaver.__all__ == sorted(quaver.__all__)
+
+
+def test_the_changelog_knows_version_and_ops():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(r"^## (\S+)", text, re.MULTILINE).group(1) == quaver.__version__
+    for name in quaver.__all__:
+        if inspect.isfunction(getattr(quaver, name)) and name != "build_info":
+            assert f"`{name}`" in text, f"the changelog does not name {name}"
