@@ -1,0 +1,70 @@
+"""quantize, dequantize and dynamic_quantize against their pure-torch references.
+
+python -m benchmarks.bench_quantize [--quick]
+
+Symmetric int8 codes; per tensor, per row (channel 0) and per column (channel 1); real numbers in float32 and bfloat16.
+"""
+
+from functools import partial
+from itertools import product
+
+import torch
+
+import quaver
+from benchmarks import timing
+from quaver import reference
+
+SIZES = ((1024, 1024), (4096, 4096))
+SMALL_SIZES = ((256, 256),)
+GRANULARITIES = {
+    "per tensor": quaver.PerTensor(),
+    "per channel 0": quaver.PerChannel(0),
+    "per channel 1": quaver.PerChannel(1),
+}
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def quantize(x, granularity):
+    params = quaver.choose_qparams(x, granularity)
+    codes = {"q_min": params.q_min, "q_max": params.q_max}
+    return {
+        "quaver": partial(quaver.quantize, x, params),
+        "reference": partial(reference.quantize, x, params.scale, **codes),
+    }
+
+
+def dequantize(x, granularity):
+    q, params = quaver.dynamic_quantize(x, granularity)
+    return {
+        "quaver": partial(quaver.dequantize, q, params, dtype=x.dtype),
+        "reference": partial(reference.dequantize, q, params.scale, dtype=x.dtype),
+    }
+
+
+def dynamic_quantize(x, granularity):
+    scale_shape = granularity.scale_shape(x.shape)
+
+    def by_quaver():
+        q, params = quaver.dynamic_quantize(x, granularity)
+        return q, params.scale, params.zero_point
+
+    def by_reference():
+        return reference.dynamic_quantize(x, scale_shape)[:3]
+
+    return {"quaver": by_quaver, "reference": by_reference}
+
+
+def main():
+    sizes = SMALL_SIZES if timing.wants_small_sizes(__doc__.splitlines()[0]) else SIZES
+    timing.announce("Quantization against its pure-torch reference")
+    timing.print_header("op, granularity, dtype, shape", ("quaver", "reference"))
+    for shape, dtype, op in product(sizes, DTYPES, (quantize, dequantize, dynamic_quantize)):
+        x = timing.normal(*shape, dtype=dtype)
+        for name, granularity in GRANULARITIES.items():
+            label = f"{op.__name__}, {name}, {str(dtype).removeprefix('torch.')}, {list(shape)}"
+            timing.print_row(label, timing.compare(op(x, granularity)))
+    timing.conclude()
+
+
+if __name__ == "__main__":
+    main()
