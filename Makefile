@@ -49,7 +49,7 @@ $(VENV)/torch: requirements/build.txt | $(PYTHON)
 # With the machine's nvcc, if there is one, the CUDA kernels too; QUAVER_CUDA=0 leaves them out.
 $(VENV)/built: $(VENV)/torch $(BUILT_FROM)
 	MAX_JOBS=$${MAX_JOBS:-$$(nproc)} $(PIP) --no-build-isolation --no-deps --editable .
-	@$(PYTHON) -m quaver.library
+	@$(PYTHON) -m quaver
 	@touch $@
 
 $(VENV)/test: requirements/test.txt $(VENV)/built

@@ -279,7 +279,7 @@ def test_check_knows_the_codes_of_uint8():
     [
         ({"dtype": torch.float64}, ValueError, "dtype must be torch.float32, torch.float16 or torch.bfloat16"),
         ({"dtype": torch.int8}, ValueError, "got torch.int8"),
-        ({"scale": 0.5}, TypeError, "scale must be a tensor, got float"),
+        ({"scale": 0.5}, TypeError, "scale must be a tensor or QuantizationParams, got float"),
         ({"zero_point": 3}, TypeError, "zero_point must be a tensor, got int"),
     ],
 )

@@ -22,6 +22,7 @@ PACKAGE = ROOT / "python" / "quaver"
 
 # Which of the package's modules a module may import.
 KNOWS = {
+    "__main__": {"build_info"},
     "qparams": set(),
     "reference": {"qparams"},
     "fakes": {"qparams"},

@@ -334,7 +334,7 @@ def test_check_reads_the_values(device, scale, zero_point, words):
         ({"q_max": 128}, ValueError, "-128 <= q_min < q_max <= 127 for int8, got q_min=-128 and q_max=128"),
         ({"q_min": 5, "q_max": 5}, ValueError, "got q_min=5 and q_max=5"),
         ({"q_min": True}, TypeError, "q_min must be an int or None, got bool"),
-        ({"scale": 0.5}, TypeError, "scale must be a tensor, got float"),
+        ({"scale": 0.5}, TypeError, "scale must be a tensor or QuantizationParams, got float"),
         ({"zero_point": 3}, TypeError, "zero_point must be a tensor, got int"),
     ],
 )

@@ -5,7 +5,6 @@ than torch's; then every CUDA op says so, in the words that importing it left be
 """
 
 import importlib
-import json
 from importlib import metadata
 
 import torch
@@ -93,7 +92,3 @@ def build_info():
     if cuda_unavailable_reason is not None:
         return {**info, "cuda_unavailable_reason": cuda_unavailable_reason}
     return {**info, "nvcc": _C.built_with_nvcc, "cuda_architectures": _C.cuda_architectures.split(";")}
-
-
-if __name__ == "__main__":
-    print(json.dumps(build_info(), indent=2))
