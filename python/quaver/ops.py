@@ -6,7 +6,26 @@ They are thin: they turn granularities into shapes, unpack QuantizationParams, r
 
 import torch
 
-from quaver.qparams import PerChannel, PerGroup, PerTensor, PerToken, QuantizationParams, full_range, qparams_range
+from quaver.arguments import (
+    aimed_range,
+    check_bools,
+    check_float_dtype,
+    check_optional_tensors,
+    check_tensors,
+    check_values,
+    check_zero_point,
+    checked_eps,
+    code_range,
+    column_parameters,
+    full_range_of,
+    int32,
+    refuse_split_k,
+    row_parameters,
+    scale_shape,
+    widened,
+    with_range,
+)
+from quaver.qparams import PerTensor, PerToken, QuantizationParams
 
 _ops = torch.ops.quaver
 
@@ -46,12 +65,12 @@ def choose_qparams(x, granularity=PerTensor(), *, symmetric=True, dtype=torch.in
             [-128]], dtype=torch.int32)
     """
     op = "choose_qparams"
-    _check_tensors(op, x=x)
-    _check_bools(op, symmetric=symmetric)
-    scale_shape = _scale_shape(op, granularity, x)
-    q_min, q_max = _qparams_range(op, dtype, symmetric, q_min, q_max)
+    check_tensors(op, x=x)
+    check_bools(op, symmetric=symmetric)
+    blocks = scale_shape(op, granularity, x)
+    q_min, q_max = aimed_range(op, dtype, symmetric, q_min, q_max)
     scale, zero_point = _ops.choose_qparams(
-        x, scale_shape, symmetric=symmetric, dtype=dtype, q_min=q_min, q_max=q_max, eps=_eps(op, eps)
+        x, blocks, symmetric=symmetric, dtype=dtype, q_min=q_min, q_max=q_max, eps=checked_eps(op, eps)
     )
     return QuantizationParams(scale, zero_point, q_min, q_max, symmetric)
 
@@ -86,13 +105,13 @@ def quantize(x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.i
     tensor([  1,   3,   5, 127,   3], dtype=torch.int8)
     """
     op = "quantize"
-    _check_tensors(op, x=x, scale=scale)
-    scale, zero_point, q_min, q_max = _with_range(op, scale, zero_point, q_min, q_max)
-    q_min, q_max = _code_range(op, dtype, q_min, q_max)
+    check_tensors(op, x=x, scale=scale)
+    scale, zero_point, q_min, q_max = with_range(op, scale, zero_point, q_min, q_max)
+    q_min, q_max = code_range(op, dtype, q_min, q_max)
     if mode not in ("onnx", "affine"):
         raise ValueError(f"quaver::{op}: mode must be 'onnx' or 'affine', got {mode!r}")
     if check:
-        _check_values(op, "", scale, zero_point, q_min, q_max)
+        check_values(op, "", scale, zero_point, q_min, q_max)
     return _ops.quantize(x, scale, zero_point, q_min=q_min, q_max=q_max, dtype=dtype, mode=mode, seed=seed)
 
 
@@ -129,18 +148,18 @@ def dynamic_quantize(
     (tensor([0.0200, 1.0000]), tensor([-77,   0], dtype=torch.int32))
     """
     op = "dynamic_quantize"
-    _check_tensors(op, x=x)
-    _check_bools(op, symmetric=symmetric, return_row_sum=return_row_sum)
-    scale_shape = _scale_shape(op, granularity, x)
-    q_min, q_max = _qparams_range(op, dtype, symmetric, q_min, q_max)
+    check_tensors(op, x=x)
+    check_bools(op, symmetric=symmetric, return_row_sum=return_row_sum)
+    blocks = scale_shape(op, granularity, x)
+    q_min, q_max = aimed_range(op, dtype, symmetric, q_min, q_max)
     q, scale, zero_point, row_sum = _ops.dynamic_quantize(
         x,
-        scale_shape,
+        blocks,
         symmetric=symmetric,
         dtype=dtype,
         q_min=q_min,
         q_max=q_max,
-        eps=_eps(op, eps),
+        eps=checked_eps(op, eps),
         return_row_sum=return_row_sum,
     )
     params = QuantizationParams(scale, zero_point, q_min, q_max, symmetric)
@@ -176,13 +195,13 @@ def int8_matmul(a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum
             [11, 25]], dtype=torch.int32)
     """
     op = "int8_matmul"
-    _check_tensors(op, a=a, b=b)
-    _check_optional_tensors(op, a_sum=a_sum, b_sum=b_sum)
-    a_zero_point = _int32(op, "a_zero_point", a_zero_point)
-    b_zero_point = _int32(op, "b_zero_point", b_zero_point)
+    check_tensors(op, a=a, b=b)
+    check_optional_tensors(op, a_sum=a_sum, b_sum=b_sum)
+    a_zero_point = int32(op, "a_zero_point", a_zero_point)
+    b_zero_point = int32(op, "b_zero_point", b_zero_point)
     if check:
-        _check_zero_point(op, "a_", a_zero_point, *_full_range_of(a))
-        _check_zero_point(op, "b_", b_zero_point, *_full_range_of(b))
+        check_zero_point(op, "a_", a_zero_point, *full_range_of(a))
+        check_zero_point(op, "b_", b_zero_point, *full_range_of(b))
     return _ops.int8_matmul(a, b, a_zero_point=a_zero_point, b_zero_point=b_zero_point, a_sum=a_sum, b_sum=b_sum)
 
 
@@ -227,15 +246,15 @@ def int8_matmul_dequantize(
     tensor([[0.5000]])
     """
     op = "int8_matmul_dequantize"
-    _check_tensors(op, a=a, b=b, a_scale=a_scale, b_scale=b_scale)
-    _check_optional_tensors(op, a_sum=a_sum, b_sum=b_sum, bias=bias)
-    _check_bools(op, relu=relu)
-    a_scale, a_zero_point = _row_parameters(op, a_scale, a_zero_point)
-    b_scale, b_zero_point = _column_parameters(op, "b_", b_scale, b_zero_point)
-    _float_dtype(op, dtype)
+    check_tensors(op, a=a, b=b, a_scale=a_scale, b_scale=b_scale)
+    check_optional_tensors(op, a_sum=a_sum, b_sum=b_sum, bias=bias)
+    check_bools(op, relu=relu)
+    a_scale, a_zero_point = row_parameters(op, a_scale, a_zero_point)
+    b_scale, b_zero_point = column_parameters(op, "b_", b_scale, b_zero_point)
+    check_float_dtype(op, dtype)
     if check:
-        _check_values(op, "a_", a_scale, a_zero_point, *_full_range_of(a))
-        _check_values(op, "b_", b_scale, b_zero_point, *_full_range_of(b))
+        check_values(op, "a_", a_scale, a_zero_point, *full_range_of(a))
+        check_values(op, "b_", b_scale, b_zero_point, *full_range_of(b))
     return _ops.int8_matmul_dequantize(
         a,
         b,
@@ -245,7 +264,7 @@ def int8_matmul_dequantize(
         b_zero_point=b_zero_point,
         a_sum=a_sum,
         b_sum=b_sum,
-        bias=_widened(bias),
+        bias=widened(bias),
         relu=relu,
         dtype=dtype,
     )
@@ -296,17 +315,17 @@ def int8_matmul_requantize(
     tensor([[-6]], dtype=torch.int8)
     """
     op = "int8_matmul_requantize"
-    _check_tensors(op, a=a, b=b, a_scale=a_scale, b_scale=b_scale, out_scale=out_scale)
-    _check_optional_tensors(op, a_sum=a_sum, b_sum=b_sum, bias=bias)
-    _check_bools(op, relu=relu)
-    a_scale, a_zero_point = _row_parameters(op, a_scale, a_zero_point)
-    b_scale, b_zero_point = _column_parameters(op, "b_", b_scale, b_zero_point)
-    out_scale, out_zero_point, q_min, q_max = _with_range(op, out_scale, out_zero_point, q_min, q_max, "out_")
-    q_min, q_max = _code_range(op, dtype, q_min, q_max)
+    check_tensors(op, a=a, b=b, a_scale=a_scale, b_scale=b_scale, out_scale=out_scale)
+    check_optional_tensors(op, a_sum=a_sum, b_sum=b_sum, bias=bias)
+    check_bools(op, relu=relu)
+    a_scale, a_zero_point = row_parameters(op, a_scale, a_zero_point)
+    b_scale, b_zero_point = column_parameters(op, "b_", b_scale, b_zero_point)
+    out_scale, out_zero_point, q_min, q_max = with_range(op, out_scale, out_zero_point, q_min, q_max, "out_")
+    q_min, q_max = code_range(op, dtype, q_min, q_max)
     if check:
-        _check_values(op, "a_", a_scale, a_zero_point, *_full_range_of(a))
-        _check_values(op, "b_", b_scale, b_zero_point, *_full_range_of(b))
-        _check_values(op, "out_", out_scale, out_zero_point, q_min, q_max)
+        check_values(op, "a_", a_scale, a_zero_point, *full_range_of(a))
+        check_values(op, "b_", b_scale, b_zero_point, *full_range_of(b))
+        check_values(op, "out_", out_scale, out_zero_point, q_min, q_max)
     return _ops.int8_matmul_requantize(
         a,
         b,
@@ -318,7 +337,7 @@ def int8_matmul_requantize(
         out_zero_point=out_zero_point,
         a_sum=a_sum,
         b_sum=b_sum,
-        bias=_widened(bias),
+        bias=widened(bias),
         relu=relu,
         dtype=dtype,
         q_min=q_min,
@@ -348,11 +367,11 @@ def dequantize(q, scale, zero_point=None, *, dtype=torch.float32, check=False):
     tensor([-65.5000,   0.0000,  62.0000])
     """
     op = "dequantize"
-    _check_tensors(op, q=q, scale=scale)
-    scale, zero_point, _, _ = _with_range(op, scale, zero_point, None, None)
-    _float_dtype(op, dtype)
+    check_tensors(op, q=q, scale=scale)
+    scale, zero_point, _, _ = with_range(op, scale, zero_point, None, None)
+    check_float_dtype(op, dtype)
     if check:
-        _check_values(op, "", scale, zero_point, *_full_range_of(q))
+        check_values(op, "", scale, zero_point, *full_range_of(q))
     return _ops.dequantize(q, scale, zero_point, dtype=dtype)
 
 
@@ -387,195 +406,18 @@ def int8_linear(x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmet
     tensor([[0.9921, 1.2540]])
     """
     op = "int8_linear"
-    _check_tensors(op, x=x, weight_q=weight_q, weight_scale=weight_scale)
-    _check_optional_tensors(op, bias=bias, weight_sum=weight_sum)
-    _check_bools(op, symmetric=symmetric)
+    check_tensors(op, x=x, weight_q=weight_q, weight_scale=weight_scale)
+    check_optional_tensors(op, bias=bias, weight_sum=weight_sum)
+    check_bools(op, symmetric=symmetric)
     if isinstance(weight_scale, QuantizationParams):
         if not weight_scale.symmetric:
             raise ValueError(f"quaver::{op}: weight_scale must be symmetric QuantizationParams, got asymmetric ones")
         weight_scale = weight_scale.scale
-    _refuse_split_k(op, "weight_scale", weight_scale, -1)
+    refuse_split_k(op, "weight_scale", weight_scale, -1)
     if dtype is not None:
-        _float_dtype(op, dtype)
+        check_float_dtype(op, dtype)
     if check:
-        _check_values(op, "weight_", weight_scale, None, 0, 0)
+        check_values(op, "weight_", weight_scale, None, 0, 0)
     return _ops.int8_linear(
-        x, weight_q, weight_scale, _widened(bias), weight_sum=weight_sum, symmetric=symmetric, dtype=dtype
+        x, weight_q, weight_scale, widened(bias), weight_sum=weight_sum, symmetric=symmetric, dtype=dtype
     )
-
-
-# What is not a tensor is refused here; tensors are refused by the ops.
-
-
-def _check_tensors(op, **values):
-    """Tensors (or, for scales, QuantizationParams) that do not ask for a gradient."""
-    for name, value in values.items():
-        tensor = value.scale if isinstance(value, QuantizationParams) and name.endswith("scale") else value
-        if not isinstance(tensor, torch.Tensor):
-            wanted = "a tensor or QuantizationParams" if name.endswith("scale") else "a tensor"
-            raise TypeError(f"quaver::{op}: {name} must be {wanted}, got {type(value).__name__}")
-        if tensor.requires_grad and torch.is_grad_enabled():
-            raise RuntimeError(
-                f"quaver::{op}: {name} requires grad, but rounding has no gradient here; "
-                f"call under torch.no_grad() or pass {name}.detach()"
-            )
-
-
-def _check_optional_tensors(op, **values):
-    _check_tensors(op, **{name: value for name, value in values.items() if value is not None})
-
-
-def _check_bools(op, **values):
-    for name, value in values.items():
-        if not isinstance(value, bool):
-            raise TypeError(f"quaver::{op}: {name} must be a bool, got {type(value).__name__}")
-
-
-def _scale_shape(op, granularity, x):
-    if not isinstance(granularity, (PerTensor, PerChannel, PerToken, PerGroup)):
-        raise TypeError(
-            f"quaver::{op}: granularity must be PerTensor(), PerChannel(axis), PerToken() or PerGroup(size), "
-            f"got {granularity!r}"
-        )
-    return granularity.scale_shape(x.shape)
-
-
-def _code_dtype(op, dtype):
-    if dtype not in (torch.int8, torch.uint8):
-        raise ValueError(f"quaver::{op}: dtype must be torch.int8 or torch.uint8, got {dtype}")
-
-
-def _float_dtype(op, dtype):
-    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise ValueError(f"quaver::{op}: dtype must be torch.float32, torch.float16 or torch.bfloat16, got {dtype}")
-
-
-def _ordered_range(op, dtype, q_min, q_max):
-    for name, value in (("q_min", q_min), ("q_max", q_max)):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"quaver::{op}: {name} must be an int or None, got {type(value).__name__}")
-    low, high = full_range(dtype)
-    if not low <= q_min < q_max <= high:
-        raise ValueError(
-            f"quaver::{op}: q_min and q_max must satisfy {low} <= q_min < q_max <= {high} for {_name(dtype)}, "
-            f"got q_min={q_min} and q_max={q_max}"
-        )
-    return q_min, q_max
-
-
-def _name(dtype):
-    return str(dtype).removeprefix("torch.")
-
-
-def _code_range(op, dtype, q_min, q_max):
-    _code_dtype(op, dtype)
-    low, high = full_range(dtype)
-    return _ordered_range(op, dtype, low if q_min is None else q_min, high if q_max is None else q_max)
-
-
-def _qparams_range(op, dtype, symmetric, q_min, q_max):
-    _code_dtype(op, dtype)
-    if symmetric and dtype == torch.uint8 and q_min != 0:
-        raise ValueError(
-            f"quaver::{op}: symmetric uint8 codes need q_min=0, which says that the data has one sign; "
-            "use asymmetric (symmetric=False) for data of both signs"
-        )
-    q_min, q_max = _ordered_range(op, dtype, *qparams_range(dtype, symmetric, q_min, q_max))
-    if symmetric and not q_min <= 0 < q_max:
-        raise ValueError(f"quaver::{op}: symmetric codes need q_min <= 0 < q_max, got q_min={q_min} and q_max={q_max}")
-    return q_min, q_max
-
-
-def _eps(op, eps):
-    if eps is None:
-        return None
-    if not isinstance(eps, (int, float)) or isinstance(eps, bool):
-        raise TypeError(f"quaver::{op}: eps must be a number or None, got {type(eps).__name__}")
-    if not 0 < eps <= torch.finfo(torch.float32).max:
-        raise ValueError(f"quaver::{op}: eps must be positive and finite, got {eps}")
-    return float(eps)
-
-
-# QuantizationParams where scale and zero_point go.
-
-
-def _unpacked(op, scale, zero_point, prefix):
-    """Scale and zero point as the ops take them, and the params they came from."""
-    if not isinstance(scale, QuantizationParams):
-        return scale, _int32(op, f"{prefix}zero_point", zero_point), None
-    if zero_point is not None:
-        raise TypeError(
-            f"quaver::{op}: {prefix}zero_point must not be given beside QuantizationParams, which bring their own"
-        )
-    return scale.scale, _int32(op, f"{prefix}zero_point", scale.correction), scale
-
-
-def _with_range(op, scale, zero_point, q_min, q_max, prefix=""):
-    scale, zero_point, params = _unpacked(op, scale, zero_point, prefix)
-    if params is None:
-        return scale, zero_point, q_min, q_max
-    if q_min is not None or q_max is not None:
-        raise TypeError(
-            f"quaver::{op}: q_min and q_max must not be given beside QuantizationParams, which bring their own"
-        )
-    return scale, zero_point, params.q_min, params.q_max
-
-
-def _row_parameters(op, scale, zero_point):
-    scale, zero_point, _ = _unpacked(op, scale, zero_point, "a_")
-    _refuse_split_k(op, "a_scale", scale, -1)
-    return scale, zero_point
-
-
-def _column_parameters(op, prefix, scale, zero_point):
-    scale, zero_point, _ = _unpacked(op, scale, zero_point, prefix)
-    _refuse_split_k(op, f"{prefix}scale", scale, -2)
-    return scale, zero_point
-
-
-def _refuse_split_k(op, name, scale, k_dim):
-    if scale.dim() >= 2 and scale.numel() > 1 and scale.shape[k_dim] > 1:
-        raise NotImplementedError(
-            f"quaver::{op}: {name} must not split K (groups along K have no int8 product to scale), "
-            f"got the shape {list(scale.shape)}; the scale of a transposed matrix is transposed too"
-        )
-
-
-def _int32(op, name, zero_point):
-    """Zero points of other integer types as int32; tensors of anything else are the op's to refuse."""
-    if zero_point is None:
-        return None
-    _check_tensors(op, **{name: zero_point})
-    if zero_point.dtype in (torch.int8, torch.uint8, torch.int64):
-        return zero_point.to(torch.int32)
-    return zero_point
-
-
-def _widened(bias):
-    if isinstance(bias, torch.Tensor) and bias.dtype in (torch.float16, torch.bfloat16):
-        return bias.to(torch.float32)
-    return bias
-
-
-# check=True: values on the device, read back.
-
-
-def _full_range_of(codes):
-    return full_range(codes.dtype) if codes.dtype in (torch.int8, torch.uint8) else (-128, 255)
-
-
-def _check_values(op, prefix, scale, zero_point, q_min, q_max):
-    good = torch.isfinite(scale) & (scale > 0)
-    if not bool(good.all()):
-        raise ValueError(f"quaver::{op}: {prefix}scale must be positive and finite, got {scale[~good][0].item()}")
-    _check_zero_point(op, prefix, zero_point, q_min, q_max)
-
-
-def _check_zero_point(op, prefix, zero_point, q_min, q_max):
-    if zero_point is None:
-        return
-    good = (zero_point >= q_min) & (zero_point <= q_max)
-    if not bool(good.all()):
-        raise ValueError(
-            f"quaver::{op}: {prefix}zero_point must lie within {q_min}..{q_max}, got {zero_point[~good][0].item()}"
-        )
