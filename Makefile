@@ -1,15 +1,17 @@
 # Each target does all of its own set-up, in the virtual environment .venv of this folder.
 
+SHELL := bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check
 CPP := $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu' '*.cuh')
 BUILT_FROM := setup.py pyproject.toml $(filter csrc/%,$(CPP))
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test test-deep check format bench clean
 help:
 	@echo "make demo    run a real sentence encoder in int8 and compare it with float32 and with the reference"
 	@echo "make test    build quaver and run every test"
+	@echo "make test-deep  every test, those of minutes and gigabytes too"
 	@echo "make check   formatting and lint"
 	@echo "make bench   time the ops against the pure-torch reference"
 	@echo "make format  apply the formatting;  make clean  remove what was built"
@@ -19,6 +21,10 @@ demo: $(VENV)/demo
 
 test: $(VENV)/test
 	$(PYTHON) -m pytest
+
+# What takes too long for every change; its log is kept.
+test-deep: $(VENV)/test
+	set -o pipefail; { date -u +%F; $(PYTHON) -m quaver; $(PYTHON) -m pytest --deep; } 2>&1 | tee tests/deep.log
 
 check: $(VENV)/check
 	$(VENV)/bin/ruff check .
