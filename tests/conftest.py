@@ -1,7 +1,5 @@
 """`--deep` runs the tests that take more time or memory than every change can spend: `make test-deep`."""
 
-import pytest
-
 
 def pytest_addoption(parser):
     parser.addoption("--deep", action="store_true", help="also run the tests marked deep")
