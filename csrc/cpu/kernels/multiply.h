@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "arith.h"
 #include "cpu/capability.h"
 
 #if defined(__x86_64__)
@@ -30,7 +31,9 @@ inline void multiply_rows_portable(const int16_t* __restrict a, const int16_t* _
       const int32_t first = a_row[2 * pair];
       const int32_t second = a_row[2 * pair + 1];
       const int16_t* b_pair = b + pair * 2 * kTileColumns;
-      for (int n = 0; n < kTileColumns; ++n) sums[n] += first * b_pair[2 * n] + second * b_pair[2 * n + 1];
+      for (int n = 0; n < kTileColumns; ++n)
+        sums[n] = wrapping_add(sums[n], wrapping_add(wrapping_multiply(first, b_pair[2 * n]),
+                                                     wrapping_multiply(second, b_pair[2 * n + 1])));
     }
   }
 }
