@@ -1,0 +1,6 @@
+"""Runs PTX on the CPU: what nvcc made of a kernel, executed with no GPU, every access checked and counted."""
+
+from .module import DEVICES, LaunchError, Module, Report, Result
+from .ptx import PtxError
+
+__all__ = ["DEVICES", "LaunchError", "Module", "PtxError", "Report", "Result"]

@@ -1,0 +1,257 @@
+// machine.cpp: the order in which warps and their lanes run: divergence, barriers, blocks.
+#include "machine.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace emulator {
+
+namespace {
+uint32_t launches = 0;
+constexpr size_t kMaxReports = 64;
+constexpr int kLongestTurn = 200;  // instructions of a warp before another may run
+}  // namespace
+
+Machine::Machine(const Program& program, Launch launch)
+    : program(program), launch(std::move(launch)), launch_number(++launches), random(this->launch.seed) {
+  counters.resize(program.codes.size());
+}
+
+void Machine::report(const char* kind, const Warp& warp, int lane, uint64_t address, std::string words) {
+  if (reports.size() >= kMaxReports) return;
+  for (const Report& known : reports)
+    if (known.kind == kind && known.code == warp.code) return;  // one of a kind for each instruction
+  reports.push_back({kind, warp.code, warp.block->index, warp.thread(lane), address, std::move(words)});
+}
+
+void Machine::run() {
+  const uint64_t blocks = static_cast<uint64_t>(launch.grid[0]) * launch.grid[1] * launch.grid[2];
+  std::vector<uint32_t> order(blocks);
+  for (uint64_t i = 0; i < blocks; ++i) order[i] = static_cast<uint32_t>(i);
+  if (launch.seed != 0) std::shuffle(order.begin(), order.end(), random);
+  for (const uint32_t index : order) run_block(index);
+}
+
+void Machine::start_warps(Block& block, uint32_t index) {
+  const auto& [nx, ny, nz] = launch.block;
+  const uint32_t threads = nx * ny * nz;
+  const int warps = static_cast<int>((threads + kLanes - 1) / kLanes);
+  const std::array<uint32_t, 3> ctaid = {index % launch.grid[0], index / launch.grid[0] % launch.grid[1],
+                                         index / launch.grid[0] / launch.grid[1]};
+  block.warps.resize(warps);
+  for (int w = 0; w < warps; ++w) {
+    Warp& warp = block.warps[w];
+    warp.block = &block;
+    warp.machine = this;
+    warp.index = w;
+    warp.known.assign(warps, 1);
+    warp.r32.assign(static_cast<size_t>(program.registers32) * kLanes, 0);
+    warp.r64.assign(static_cast<size_t>(program.registers64) * kLanes, 0);
+    warp.predicate.assign(program.predicates, 0);
+    warp.local.assign(static_cast<size_t>(program.local_bytes) * kLanes, 0);
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const uint32_t thread = w * kLanes + lane;
+      if (thread >= threads) continue;
+      warp.alive |= 1u << lane;
+      const uint32_t eq = 1u << lane;
+      const uint32_t values[] = {thread % nx,
+                                 thread / nx % ny,
+                                 thread / nx / ny,
+                                 nx,
+                                 ny,
+                                 nz,
+                                 ctaid[0],
+                                 ctaid[1],
+                                 ctaid[2],
+                                 launch.grid[0],
+                                 launch.grid[1],
+                                 launch.grid[2],
+                                 static_cast<uint32_t>(lane),
+                                 static_cast<uint32_t>(w),
+                                 eq,
+                                 eq - 1,
+                                 eq | (eq - 1),
+                                 ~(eq | (eq - 1)),
+                                 ~(eq - 1),
+                                 static_cast<uint32_t>(warps)};
+      for (size_t s = 0; s < program.special.size(); ++s)
+        if (program.special[s] >= 0) warp.at32(program.special[s])[lane] = values[s];
+    }
+  }
+}
+
+void Machine::run_block(uint32_t index) {
+  Block block;
+  block.machine = this;
+  block.index = index;
+  const size_t shared = program.static_shared + launch.dynamic_shared;
+  block.shared.assign(shared, 0xCD);
+  block.bytes.resize(shared);
+  start_warps(block, index);
+  block.reads.resize(shared * block.warps.size());
+  std::vector<int> ready;
+  while (true) {
+    ready.clear();
+    for (Warp& warp : block.warps)
+      if (warp.state == State::kReady) ready.push_back(warp.index);
+    if (ready.empty()) break;
+    const size_t pick = launch.seed == 0 ? 0 : random() % ready.size();
+    step(block, block.warps[ready[pick]], launch.seed == 0 ? kLongestTurn : 1 + random() % kLongestTurn);
+  }
+  explain_deadlock(block);
+}
+
+void Machine::explain_deadlock(Block& block) {
+  for (const Warp& warp : block.warps) {
+    if (warp.state != State::kAtBarrier) continue;
+    report("deadlock", warp, __builtin_ctz(warp.alive | 1u << 31), 0,
+           "barrier " + std::to_string(warp.at_barrier) + " waits for threads that never come");
+  }
+}
+
+// Runs a warp for a while: the lanes at the smallest program counter together, until they branch, wait or meet others.
+void Machine::step(Block& block, Warp& warp, int quantum) {
+  while (quantum > 0) {
+    if (warp.alive == 0) {
+      warp.state = State::kDone;
+      for (Block::Barrier& each : block.barriers) release(block, each);
+      return;
+    }
+    const uint32_t able = warp.alive & ~warp.waiting;
+    if (able == 0) {
+      report("divergent warp", warp, __builtin_ctz(warp.alive), 0, "lanes wait for lanes that never come");
+      warp.alive = 0;
+      continue;
+    }
+    int32_t at = INT32_MAX;
+    for (int lane = 0; lane < kLanes; ++lane)
+      if (able >> lane & 1) at = std::min(at, warp.pc[lane]);
+    uint32_t group = 0;
+    int32_t next = INT32_MAX;  // where other lanes stand
+    for (int lane = 0; lane < kLanes; ++lane) {
+      if (!(able >> lane & 1)) continue;
+      if (warp.pc[lane] == at) {
+        group |= 1u << lane;
+      } else {
+        next = std::min(next, warp.pc[lane]);
+      }
+    }
+    bool together = true;  // until the group's lanes part or move on
+    while (together && quantum > 0) {
+      if (at >= static_cast<int32_t>(program.codes.size())) throw std::runtime_error("a kernel ran past its end");
+      const Code& code = program.codes[at];
+      uint32_t mask = group;
+      if (code.guard >= 0) mask &= code.guard_negated ? ~warp.predicate[code.guard] : warp.predicate[code.guard];
+      warp.mask = mask;
+      warp.code = at;
+      --quantum;
+      ++executed;
+      if (mask != 0) {
+        ++counters[at].warps;
+        counters[at].lanes += __builtin_popcount(mask);
+      }
+      switch (code.flow) {
+        case Flow::kNext:
+          if (mask != 0) code.run(warp, code);
+          ++at;
+          break;
+        case Flow::kBranch:
+          for (int lane = 0; lane < kLanes; ++lane)
+            if (group >> lane & 1) warp.pc[lane] = mask >> lane & 1 ? code.target : at + 1;
+          if (mask == group || mask == 0) {
+            at = mask != 0 ? code.target : at + 1;
+            together = at < next && (mask == 0 || next == INT32_MAX);
+          } else {
+            together = false;
+          }
+          if (!together) continue;
+          break;
+        case Flow::kExit:
+          warp.alive &= ~mask;
+          warp.waiting = 0;  // those who waited for these lanes look again
+          for (int lane = 0; lane < kLanes; ++lane)
+            if (group >> lane & 1) warp.pc[lane] = at + 1;
+          together = false;
+          continue;
+        case Flow::kWarpSync: {
+          const uint32_t members = static_cast<uint32_t>(
+              code.operand[kMaxOperands - 1] < 0 ? code.operand[kMaxOperands - 2]
+                                                 : warp.at32(code.operand[kMaxOperands - 1])[__builtin_ctz(group)]);
+          if ((members & warp.alive & ~group) != 0 && mask != 0) {  // others are still to come
+            for (int lane = 0; lane < kLanes; ++lane)
+              if (group >> lane & 1) warp.pc[lane] = at;
+            warp.waiting |= group;
+            uint32_t arrived = 0;
+            for (int lane = 0; lane < kLanes; ++lane)
+              if ((warp.waiting >> lane & 1) && warp.pc[lane] == at) arrived |= 1u << lane;
+            if ((members & warp.alive & ~arrived) == 0) warp.waiting &= ~arrived;
+            together = false;
+            continue;
+          }
+          if (mask != 0) code.run(warp, code);
+          ++at;
+          break;
+        }
+        case Flow::kBarrier: {
+          for (int lane = 0; lane < kLanes; ++lane)
+            if (group >> lane & 1) warp.pc[lane] = at + 1;
+          if (mask != 0 && barrier(block, warp, code, mask)) return;
+          together = false;
+          continue;
+        }
+      }
+      if (at >= next) together = false;  // others join here, or are behind
+      for (int lane = 0; !together && lane < kLanes; ++lane)
+        if (group >> lane & 1) warp.pc[lane] = at;
+      if (together && quantum == 0)
+        for (int lane = 0; lane < kLanes; ++lane)
+          if (group >> lane & 1) warp.pc[lane] = at;
+    }
+  }
+}
+
+// operand[0]: the barrier; operand[1]: the threads it waits for, 0 for all; operand[2]: 1 to arrive without waiting.
+// True where the warp stops here.
+bool Machine::barrier(Block& block, Warp& warp, const Code& code, uint32_t group) {
+  if (group != warp.alive) {
+    report("divergent barrier", warp, __builtin_ctz(group), 0,
+           "only some of the warp's lanes reach it: mask " + std::to_string(group));
+  }
+  const int64_t number = code.operand[0];
+  Block::Barrier& at = block.barriers[number % kBarriers];
+  at.expected = static_cast<uint32_t>(code.operand[1]);
+  at.arrived += code.operand[1] == 0 ? __builtin_popcount(group) : kLanes;
+  at.warps.push_back(warp.index);
+  const bool waits = code.operand[2] == 0;
+  if (waits) {
+    at.waiting.push_back(warp.index);
+    warp.state = State::kAtBarrier;
+    warp.at_barrier = static_cast<int32_t>(number);
+  }
+  release(block, at);
+  return waits;
+}
+
+void Machine::release(Block& block, Block::Barrier& at) {
+  if (at.arrived == 0) return;
+  uint32_t expected = at.expected;
+  if (expected == 0)
+    for (const Warp& warp : block.warps) expected += __builtin_popcount(warp.alive);
+  if (at.arrived < expected) return;
+  std::vector<uint32_t> joined(block.warps.size(), 0);
+  for (const int w : at.warps) {
+    Warp& warp = block.warps[w];
+    ++warp.clock;
+    for (size_t i = 0; i < joined.size(); ++i) joined[i] = std::max(joined[i], warp.known[i]);
+  }
+  for (const int w : at.warps) joined[w] = std::max(joined[w], block.warps[w].clock);
+  for (const int w : at.waiting) {
+    Warp& warp = block.warps[w];
+    warp.known = joined;
+    warp.state = State::kReady;
+    warp.at_barrier = -1;
+  }
+  at = {};
+}
+
+}  // namespace emulator

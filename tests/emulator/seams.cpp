@@ -1,0 +1,94 @@
+// seams.cpp: puts the shipped CUDA registration (csrc/cuda/register.cpp) on CPU tensors, by replacing the few functions
+// of torch's stable C interface that tie it to a GPU. The linker's --wrap redirects them here; the code itself is
+// unchanged.
+//
+// The ops come up as torch.ops.quaver_emulated.* for CPU tensors. Every tensor whose data pointer the registration
+// takes becomes a device allocation that kernels may touch; what it asks to write starts as unwritten.
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/c/shim.h>
+
+#include <cstdint>
+#include <cstring>
+#include <map>
+
+#include "machine.h"
+
+namespace {
+
+int open_guards = 0;
+int unwritten = 0;  // results that ops left with bytes that nothing wrote
+
+// The bytes from a tensor's first element to its last.
+void note(AtenTensorHandle tensor, const void* data, bool holds_data) {
+  int64_t dims = 0;
+  int64_t* sizes = nullptr;
+  int64_t* strides = nullptr;
+  int32_t dtype = 0;
+  aoti_torch_get_dim(tensor, &dims);
+  aoti_torch_get_sizes(tensor, &sizes);
+  aoti_torch_get_strides(tensor, &strides);
+  aoti_torch_get_dtype(tensor, &dtype);
+  int64_t last = 0;
+  for (int64_t dim = 0; dim < dims; ++dim) {
+    if (sizes[dim] == 0) return;
+    last += (sizes[dim] - 1) * strides[dim];
+  }
+  const uint64_t begin = reinterpret_cast<uint64_t>(data);
+  const uint64_t size = static_cast<uint64_t>(last + 1) * aoti_torch_dtype_element_size(dtype);
+  const emulator::Allocation* known = emulator::global_memory().find(begin);
+  if (known == nullptr || known->begin > begin || known->end < begin + size)
+    emulator::global_memory().add(begin, size, holds_data);
+}
+
+}  // namespace
+
+extern "C" {
+
+__attribute__((visibility("default"))) int emulator_take_unwritten() {
+  const int count = unwritten;
+  unwritten = 0;
+  return count;
+}
+
+AOTITorchError __real_aoti_torch_library_init_impl(const char*, const char*, const char*, uint32_t,
+                                                   TorchLibraryHandle*);
+AOTITorchError __wrap_aoti_torch_library_init_impl(const char*, const char*, const char* file, uint32_t line,
+                                                   TorchLibraryHandle* library) {
+  return __real_aoti_torch_library_init_impl("quaver_emulated", "CPU", file, line, library);
+}
+
+AOTITorchError __wrap_aoti_torch_create_device_guard(int32_t, DeviceGuardHandle* guard) {
+  if (open_guards++ == 0) emulator::global_memory().clear();  // allocations are an op's own
+  *guard = reinterpret_cast<DeviceGuardHandle>(&open_guards);
+  return 0;
+}
+AOTITorchError __wrap_aoti_torch_delete_device_guard(DeviceGuardHandle) {
+  if (--open_guards == 0) unwritten += emulator::global_memory().unwritten();
+  return 0;
+}
+
+AOTITorchError __wrap_aoti_torch_get_current_stream(int32_t, StreamHandle* stream) {
+  *stream = reinterpret_cast<StreamHandle>(&open_guards);
+  return 0;
+}
+AOTITorchError __wrap_aoti_torch_delete_stream(StreamHandle) { return 0; }
+AOTITorchError __wrap_torch_stream_native_handle(StreamHandle, void** native) {
+  *native = nullptr;
+  return 0;
+}
+
+AOTITorchError __real_torch_get_const_data_ptr(AtenTensorHandle, const void**);
+AOTITorchError __wrap_torch_get_const_data_ptr(AtenTensorHandle tensor, const void** data) {
+  const AOTITorchError error = __real_torch_get_const_data_ptr(tensor, data);
+  if (error == 0) note(tensor, *data, true);
+  return error;
+}
+
+AOTITorchError __real_torch_get_mutable_data_ptr(AtenTensorHandle, void**);
+AOTITorchError __wrap_torch_get_mutable_data_ptr(AtenTensorHandle tensor, void** data) {
+  const AOTITorchError error = __real_torch_get_mutable_data_ptr(tensor, data);
+  if (error == 0) note(tensor, *data, false);
+  return error;
+}
+
+}  // extern "C"
