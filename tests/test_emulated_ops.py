@@ -1,0 +1,195 @@
+"""Every CUDA op, run by the emulator from the PTX that nvcc makes of the shipped sources, equals the reference.
+
+Launchers, grids and registration are the shipped ones (tests/emulator/README.md). A race, an access out of bounds or to
+memory that nothing wrote, a divergent barrier: each fails the test that meets it.
+"""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+import torch
+
+import quaver
+from quaver import reference
+from tests.cases import (
+    CODE_DTYPES,
+    EDGE_SCALES,
+    EDGE_VALUES,
+    FLOAT_DTYPES,
+    GRANULARITIES,
+    assert_bits,
+    codes,
+    layouts,
+    normal,
+    scales,
+    zero_points,
+)
+
+if shutil.which("nvcc") is None:
+    pytest.skip("the emulator runs what nvcc makes of the kernels, and there is no nvcc", allow_module_level=True)
+
+from tests.emulator import DEVICES, emulated
+
+CUOBJDUMP = Path(sysconfig.get_path("purelib"), "nvidia", "cu13", "bin", "cuobjdump")
+
+
+def check(op, *args, device="sm_80", seed=1, **kwargs):
+    """The op's results on a pretended device are the reference's; gives the launches."""
+    with emulated.device(device, seed=seed) as runs:
+        actual = getattr(emulated.ops(), op)(*args, **kwargs)
+    expected = getattr(reference, op)(*args, **kwargs)
+    if isinstance(expected, torch.Tensor):
+        actual, expected = (actual,), (expected,)
+    for got, wanted in zip(actual, expected, strict=True):
+        assert_bits(got, wanted)
+    return runs
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_choose_qparams(dtype, symmetric):
+    for seed, (shape, scale_shape) in enumerate(GRANULARITIES):
+        scale_shape = scale_shape if len(scale_shape) == len(shape) else (1,) * len(shape)
+        check("choose_qparams", normal(*shape, dtype=dtype), scale_shape, symmetric=symmetric, seed=seed)
+    edges = EDGE_VALUES.to(dtype).repeat(7, 1)
+    for name, x in layouts(edges):
+        check("choose_qparams", x, (7, 1), symmetric=symmetric), name
+    check("choose_qparams", edges[:, :20], (1, 20), symmetric=symmetric, eps=0.25)
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+@pytest.mark.parametrize("code_dtype", CODE_DTYPES, ids=str)
+@pytest.mark.parametrize("mode", ["onnx", "affine"])
+def test_quantize(dtype, code_dtype, mode):
+    for seed, (shape, scale_shape) in enumerate(GRANULARITIES):
+        x, scale = normal(*shape, dtype=dtype), scales(*scale_shape)
+        zero_point = zero_points(*scale_shape, dtype=code_dtype)
+        check("quantize", x, scale, zero_point, dtype=code_dtype, mode=mode, seed=seed)
+        check("quantize", x, scale, dtype=code_dtype, mode=mode, q_min=1, q_max=100)
+    for scale in EDGE_SCALES:
+        check("quantize", EDGE_VALUES.to(dtype), torch.tensor(scale), torch.tensor(7, dtype=torch.int32), mode=mode)
+    for name, x in layouts(normal(2, 3, 5, 7, dtype=dtype)):
+        check("quantize", x, scales(2, 1, 5, 1), dtype=code_dtype, mode=mode), name
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+@pytest.mark.parametrize("code_dtype", CODE_DTYPES, ids=str)
+def test_dequantize(dtype, code_dtype):
+    for seed, (shape, scale_shape) in enumerate(GRANULARITIES):
+        q, scale = codes(*shape, dtype=code_dtype), scales(*scale_shape)
+        check("dequantize", q, scale, zero_points(*scale_shape, dtype=code_dtype), dtype=dtype, seed=seed)
+        check("dequantize", q, scale, dtype=dtype)
+    every_code = torch.arange(*((0, 256) if code_dtype == torch.uint8 else (-128, 128)), dtype=code_dtype)
+    for scale in EDGE_SCALES:
+        check("dequantize", every_code, torch.tensor(scale), dtype=dtype)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+def test_dynamic_quantize(dtype, symmetric):
+    x = normal(9, 300, dtype=dtype)
+    for scale_shape in ((1, 1), (9, 1), (1, 300), (9, 3)):
+        check("dynamic_quantize", x, scale_shape, symmetric=symmetric, return_row_sum=True)
+    check("dynamic_quantize", x.t(), (300, 1), symmetric=symmetric, return_row_sum=True)
+    check("dynamic_quantize", x[:, :0], (9, 1), symmetric=symmetric, return_row_sum=True)
+
+
+@pytest.mark.parametrize("a_dtype", CODE_DTYPES, ids=str)
+@pytest.mark.parametrize("b_dtype", CODE_DTYPES, ids=str)
+@pytest.mark.parametrize("b_is_weight", [True, False], ids=["b = w.t()", "b [K, N]"])
+def test_int8_matmul(a_dtype, b_dtype, b_is_weight):
+    for seed, (m, n, k) in enumerate(
+        [(1, 1, 1), (64, 64, 32), (65, 63, 33), (3, 130, 7), (5, 2, 0), (0, 3, 4), (17, 64, 100)]
+    ):
+        a = codes(m, k, dtype=a_dtype)
+        b = codes(n, k, dtype=b_dtype).t() if b_is_weight else codes(k, n, dtype=b_dtype)
+        check("int8_matmul", a, b, seed=seed)
+        a_zero_point, b_zero_point = zero_points(m, 1, dtype=a_dtype), zero_points(1, n, dtype=b_dtype)
+        check("int8_matmul", a, b, a_zero_point=a_zero_point, b_zero_point=b_zero_point)
+        check("int8_matmul", a, b, a_zero_point=torch.tensor(5, dtype=torch.int32))
+        given = {"a_sum": a.sum(1, True, dtype=torch.int32), "b_sum": b.sum(0, True, dtype=torch.int32)}
+        runs = check("int8_matmul", a, b, a_zero_point=a_zero_point, b_zero_point=b_zero_point, **given)
+        assert all("matmul" in run.kernel for run in runs), "sums that were given were computed again"
+
+
+def test_int8_matmul_of_batches():
+    a, b = codes(2, 3, 5, 40), codes(3, 40, 9, seed=1)
+    a_zero_point, b_zero_point = zero_points(2, 3, 5, 1), zero_points(3, 1, 9)
+    check("int8_matmul", a, b, a_zero_point=a_zero_point, b_zero_point=b_zero_point)
+    check("int8_matmul", a, b[0], a_zero_point=a_zero_point, b_zero_point=b_zero_point[0])
+    check("int8_matmul", a[0, 0], b, b_zero_point=b_zero_point)
+    check("int8_matmul", a.transpose(0, 1), codes(2, 40, 9), a_zero_point=a_zero_point.transpose(0, 1))
+    check("int8_matmul", codes(2, 1, 2, 1, 3, 8), codes(3, 1, 2, 8, 5), b_zero_point=zero_points(2, 1, 5))
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_int8_matmul_dequantize_and_requantize(relu, with_bias):
+    m, n, k = 33, 70, 65
+    a, b = codes(m, k), codes(n, k, seed=1).t()
+    bias = normal(2 * n)[::2] if with_bias else None
+    for a_scale, b_scale in ((scales(m, 1), scales(1, n)), (scales(1, 1), scales())):
+        common = {"a_zero_point": zero_points(m, 1), "b_zero_point": zero_points(1, n), "bias": bias, "relu": relu}
+        for dtype in FLOAT_DTYPES:
+            check("int8_matmul_dequantize", a, b, a_scale, b_scale, dtype=dtype, **common)
+        for dtype in CODE_DTYPES:
+            for shape in ((), (1, n)):
+                out = {"out_zero_point": zero_points(*shape, dtype=dtype), "dtype": dtype}
+                check("int8_matmul_requantize", a, b, a_scale, b_scale, 64 * scales(*shape), **out, **common)
+    check("int8_matmul_requantize", a, b, scales(m, 1), scales(1, n), scales(), q_min=-5, q_max=5)
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_int8_linear(dtype, symmetric):
+    weight, scale = codes(40, 72), scales(40, 1)
+    check("int8_linear", normal(2, 5, 72, dtype=dtype), weight, scale, normal(40), symmetric=symmetric)
+    weight_sum = weight.sum(1, True, dtype=torch.int32)
+    check("int8_linear", normal(72, dtype=dtype), weight, scale, weight_sum=weight_sum, symmetric=symmetric)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_architecture(device):
+    """From the PTX that its driver would choose, under three orders of warps and blocks."""
+    for seed in (0, 1, 2):
+        check(
+            "dynamic_quantize",
+            normal(5, 130, dtype=torch.bfloat16),
+            (5, 1),
+            device=device,
+            seed=seed,
+            return_row_sum=True,
+        )
+        check("dequantize", codes(5, 130), scales(5, 1), dtype=torch.bfloat16, device=device, seed=seed)
+        scale = scales(30, 1)
+        check(
+            "int8_linear", normal(70, 64), codes(30, 64), scale, normal(30), symmetric=False, device=device, seed=seed
+        )
+
+
+def device_code(library):
+    """{(architecture, source file): lines of PTX}, without debugging sections and where files were compiled."""
+    dump = subprocess.run([CUOBJDUMP, "-ptx", library], capture_output=True, text=True, check=True).stdout
+    found = {}
+    for part in re.split(r"Fatbin (?:ptx|elf) code:", dump):
+        if ".version" not in part:
+            continue
+        architecture = re.search(r"arch = (sm_\d+)", part).group(1)
+        source = re.search(r"(\w+)_cu_[0-9a-f]{8}", part).group(1).split("GLOBAL__N__")[1].split("_", 1)[1]
+        code = re.split(r"^\s*\.(?:file|section)", part[part.index(".version") :], flags=re.MULTILINE)[0]
+        found[architecture, source] = re.sub(r"GLOBAL__N__[0-9a-f]+_|_cu_[0-9a-f]{8}", "", code).splitlines()
+    return found
+
+
+@pytest.mark.skipif(not quaver.build_info()["cuda"], reason="quaver was built without its CUDA kernels")
+def test_the_emulated_library_is_the_shipped_code():
+    shipped = device_code(importlib.util.find_spec("quaver._C_cuda").origin)
+    emulated_code = device_code(emulated.library()._name)
+    assert emulated_code.keys() == shipped.keys()
+    for place, lines in shipped.items():
+        assert emulated_code[place] == lines, f"the PTX of {place} differs"
