@@ -57,9 +57,9 @@ def test_the_rule_on_a_small_document(demo):
     ]
 
 
-def test_two_hundred_sentences_of_prose(demo):
-    sentences = demo.choose_sentences()
-    assert len(sentences) == len(set(sentences)) == 200
+def test_at_least_two_hundred_sentences_of_prose(demo):
+    sentences = demo.plain_text()
+    assert len(sentences) == len(set(sentences)) >= demo.SENTENCES == 200
     for sentence in sentences:
         assert len(sentence.split()) >= 8
         assert sentence[0].isupper()
@@ -68,16 +68,16 @@ def test_two_hundred_sentences_of_prose(demo):
 
 
 def test_the_choice_is_always_the_same(demo):
-    assert demo.choose_sentences() == demo.choose_sentences()
-    assert demo.sha256(demo.choose_sentences()) == demo.sha256(demo.choose_sentences())
+    assert demo.plain_text() == demo.plain_text()
+    assert demo.sha256(demo.plain_text()) == demo.sha256(demo.plain_text())
     assert demo.sha256(["One.", "Two."]) != demo.sha256(["Two.", "One."])
 
 
-def test_longest(demo):
-    assert demo.longest(["a", "ccc", "bb", "ddd", "ee"], 3) == ["ccc", "bb", "ddd"]  # of equals the earlier
-    assert demo.longest(["bb", "a"], 2) == ["bb", "a"]
-    with pytest.raises(ValueError, match="3 sentences are wanted, the text has 2"):
-        demo.longest(["bb", "a"], 3)
+def test_evenly_spaced(demo):
+    assert demo.evenly_spaced(4, 10) == [0, 2, 5, 7]
+    assert demo.evenly_spaced(3, 3) == [0, 1, 2]
+    with pytest.raises(ValueError, match="4 items are wanted, the list has 3"):
+        demo.evenly_spaced(4, 3)
 
 
 # Quality
@@ -102,11 +102,17 @@ def test_cosines(demo):
 
 def test_bars(demo):
     good = {demo.SYMMETRIC: 0.9971, demo.ASYMMETRIC: 0.9981}
-    kept = {demo.SYMMETRIC: 95.0, demo.ASYMMETRIC: 99.0}
-    assert list(demo.missed_bars(good, kept)) == []
+    kept = {demo.SYMMETRIC: 90.5, demo.ASYMMETRIC: 99.0}
+    assert list(demo.missed_bars(good, kept, 200)) == []
+    assert len(list(demo.missed_bars(good, kept, 605))) == 1
     bad = {demo.SYMMETRIC: float("nan"), demo.ASYMMETRIC: 0.9979}
-    missed = list(demo.missed_bars(bad, {**kept, demo.SYMMETRIC: 94.5}))
+    missed = list(demo.missed_bars(bad, {**kept, demo.SYMMETRIC: 90.0}, 200))
     assert len(missed) == 3
+
+
+def test_a_sample_may_show_less(demo):
+    """95 % of 200: a standard error of sqrt(.95 * .05 / 200) = 1.541 points."""
+    assert demo.lowest_of_sample(95.0, 200) == pytest.approx(95.0 - 3 * 1.5411, abs=1e-3)
 
 
 # Size and bits
