@@ -2,7 +2,8 @@
 
 Encodes English sentences with the float32 model and with two int8 ones (activations symmetric and asymmetric, one scale
 for each token), prints a table of 200 of them, and compares every output of every int8 layer with the pure-torch
-reference, bit for bit. Ends with status 1 where a bit differs or quality falls below the bars that stand beneath the imports.
+reference, bit for bit. Ends with status 1 where a bit differs or quality falls below the bars that stand beneath the
+imports.
 
     python examples/sentence_encoder.py        (or `make demo`, which also installs what it needs)
 
