@@ -33,7 +33,8 @@ from tests.cases import (
 if shutil.which("nvcc") is None:
     pytest.skip("the emulator runs what nvcc makes of the kernels, and there is no nvcc", allow_module_level=True)
 
-from tests.emulator import DEVICES, emulated
+from tests.emulator import DEVICES, LaunchError, Module, Result, emulated
+from tests.emulator.module import Counters
 
 CUOBJDUMP = Path(sysconfig.get_path("purelib"), "nvidia", "cu13", "bin", "cuobjdump")
 
@@ -170,6 +171,40 @@ def test_every_architecture(device):
         check(
             "int8_linear", normal(70, 64), codes(30, 64), scale, normal(30), symmetric=False, device=device, seed=seed
         )
+
+
+# What the harness itself must see.
+
+
+def test_results_that_no_kernel_wrote_are_reported(monkeypatch):
+    """A launch that does nothing: every output keeps what memory held."""
+    nothing = Result([], Counters())
+    monkeypatch.setattr(Module, "launch_packed", lambda self, name, **launch: nothing)
+    with pytest.raises(emulated.EmulationError, match="1 results have bytes that no kernel wrote"):
+        check("quantize", normal(3), torch.tensor(0.1))
+
+
+def test_an_error_of_the_emulator_is_not_lost(monkeypatch):
+    """Not even where a test expects the op to fail, and catches the error that its failed launch becomes."""
+
+    def fail(self, name, **launch):
+        raise KeyError("a defect of the emulator")
+
+    monkeypatch.setattr(Module, "launch_packed", fail)
+    with pytest.raises(KeyError, match="a defect of the emulator"):
+        check("quantize", normal(3), torch.tensor(0.1))
+    with pytest.raises(KeyError), emulated.device():  # noqa: SIM117
+        with pytest.raises(RuntimeError, match="the CUDA launch failed"):
+            emulated.ops().quantize(normal(3), torch.tensor(0.1))
+
+
+def test_a_refused_launch_is_the_ops_error(monkeypatch):
+    def refuse(self, name, **launch):
+        raise LaunchError("too large")
+
+    monkeypatch.setattr(Module, "launch_packed", refuse)
+    with pytest.raises(RuntimeError, match="quaver::quantize: the CUDA launch failed: cudaErrorInvalidValue"):
+        check("quantize", normal(3), torch.tensor(0.1))
 
 
 def device_code(library):

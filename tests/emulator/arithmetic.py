@@ -9,7 +9,6 @@ from .ptx import Pair, Vector
 # "{t}" is the pattern's type; d is the result, a, b, c, e the sources.
 
 INTEGER = r"(?P<t>[us](?:16|32|64))"
-INT32 = r"(?P<t>[us]32)"
 BITS = r"(?P<t>b(?:16|32|64))"
 FLOAT = r"(?P<t>f32|f64)"
 

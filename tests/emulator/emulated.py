@@ -127,7 +127,6 @@ def library():
     torch.ops.load_library(path)
     loaded = ctypes.CDLL(str(path))
     loaded.emulator_set_on_launch(_callback)
-    loaded.emulator_call.restype = ctypes.c_char_p
     return loaded
 
 
@@ -188,19 +187,26 @@ def ops():
     return getattr(torch.ops, NAMESPACE)
 
 
+def _raise_failure():
+    """Raises what went wrong while a launch was emulated; a launch that was refused is the op's to report."""
+    if _State.failure is not None and not isinstance(_State.failure, LaunchError):
+        raise _State.failure from None
+
+
 @contextlib.contextmanager
 def device(name="sm_80", seed=0):
     """Runs ops on a pretended device; gives the list of their launches."""
     library().emulator_set_architecture(int(name.removeprefix("sm_")))
     before = (_State.device, _State.seed, _State.runs, _State.failure)
     _State.device, _State.seed, _State.runs, _State.failure = name, seed, [], None
+    library().emulator_take_unwritten()  # of a block that ended with another error
     try:
         try:
             yield _State.runs
         except RuntimeError:
-            if _State.failure is not None and not isinstance(_State.failure, LaunchError):
-                raise _State.failure from None
+            _raise_failure()
             raise
+        _raise_failure()  # the block itself may have caught the op's error
         reports = [str(report) for run in _State.runs for report in run.reports]
         unwritten = library().emulator_take_unwritten()
         if unwritten:

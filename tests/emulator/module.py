@@ -104,7 +104,7 @@ class Kernel:
         self.parsed = parsed
         self.static_reports = list(contractible_pairs(parsed))
         registers, self.counts = _number_registers(parsed)
-        symbols, self.static_shared, self.dynamic_shared_at, local_bytes = _place_variables(parsed, module_variables)
+        symbols, self.static_shared, local_bytes = _place_variables(parsed, module_variables)
         context = Context(registers, symbols, target)
         self.lowered = [isa.lower(instruction, context) for instruction in parsed.instructions]
         build.require({each.signature: each.source for each in self.lowered if each.source})
@@ -179,7 +179,7 @@ def _place_variables(parsed, module_variables):
         start = ptx._round_up(start, max(variable.align, 16))
     for variable in dynamic:
         symbols[variable.name] = start
-    return symbols, start, start, ends["local"]
+    return symbols, start, ends["local"]
 
 
 def _symbols_in(operand):

@@ -67,7 +67,6 @@ struct Runtime {
   OnLaunch on_launch = nullptr;
   uint32_t architecture = 80;
   int last_error = kSuccess;
-  std::vector<std::string> calls;  // every call into the runtime, in order
 };
 
 Runtime& runtime() {
@@ -93,9 +92,6 @@ extern "C" {
 
 void emulator_set_on_launch(OnLaunch on_launch) { runtime().on_launch = on_launch; }
 void emulator_set_architecture(uint32_t architecture) { runtime().architecture = architecture; }
-uint64_t emulator_call_count() { return runtime().calls.size(); }
-const char* emulator_call(uint64_t i) { return runtime().calls[i].c_str(); }
-void emulator_forget_calls() { runtime().calls.clear(); }
 
 void** __cudaRegisterFatBinary(void* wrapper) {
   auto* binary = new Binary;
@@ -147,7 +143,6 @@ int __cudaLaunchKernel(const void* host, Dim3 grid, Dim3 block, void** arguments
   Runtime& state = runtime();
   const auto found = state.kernels.find(host);
   if (found == state.kernels.end() || state.on_launch == nullptr) return state.last_error = kInvalidDeviceFunction;
-  state.calls.push_back("cudaLaunchKernel " + found->second.name);
   const Ptx* ptx = choose(*found->second.binary);
   if (ptx == nullptr) return state.last_error = kInvalidDeviceFunction;
   const uint32_t grids[] = {grid.x, grid.y, grid.z};
