@@ -46,10 +46,10 @@ class EmulationError(AssertionError):
 
 
 class Run:
-    """One launch: the kernel's name, its grid and what the emulator saw."""
+    """One launch: the kernel's name, its grid, its dynamic shared memory and what the emulator saw."""
 
-    def __init__(self, kernel, grid, block, result):
-        self.kernel, self.grid, self.block = kernel, grid, block
+    def __init__(self, kernel, grid, block, shared, result):
+        self.kernel, self.grid, self.block, self.shared = kernel, grid, block, shared
         self.reports, self.counters = result.reports, result.counters
 
 
@@ -74,7 +74,7 @@ def _on_launch(ptx, size, kernel, grid, block, shared, arguments):
             name, grid=grid, block=block, parameters=parameters, shared=shared, seed=_State.seed
         )
         if _State.runs is not None:
-            _State.runs.append(Run(name, grid, block, result))
+            _State.runs.append(Run(name, grid, block, shared, result))
     except LaunchError as error:
         _State.failure = error
         return INVALID_VALUE
