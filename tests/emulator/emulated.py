@@ -139,7 +139,7 @@ def _build_library(path, nvcc, cxx_flags, nvcc_flags):
     codes = [f"-gencode=arch=compute_{n},code=compute_{n}" for n in PTX_ARCHITECTURES]
     device = [nvcc, *nvcc_flags, csrc, *codes, "--no-compress", "-Xcompiler=-fPIC"]
     includes = [csrc, f"-I{build.HERE}", f"-I{torch_home / 'include'}", f"-I{sysconfig.get_path('include')}"]
-    host = ["g++", *cxx_flags, "-fPIC", "-DTORCH_TARGET_VERSION=0x020d000000000000", *includes, *_cuda_include(nvcc)]
+    host = ["g++", *cxx_flags, "-fPIC", "-DTORCH_TARGET_VERSION=0x020d000000000000", *includes, *cuda_include(nvcc)]
     seams = [build.HERE / "seams.cpp", build.HERE / "runtime.cpp"]
     compile_with = {
         **dict.fromkeys(sorted((ROOT / "csrc" / "cuda").glob("*.cu")), device),
@@ -157,7 +157,7 @@ def _build_library(path, nvcc, cxx_flags, nvcc_flags):
     shutil.rmtree(scratch)
 
 
-def _cuda_include(nvcc):
+def cuda_include(nvcc):
     plan = subprocess.run([nvcc, "--dryrun", "x.cu"], capture_output=True, text=True, check=False).stderr
     return re.search(r'INCLUDES="([^"]*)"', plan).group(1).split()
 
