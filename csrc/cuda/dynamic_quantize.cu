@@ -141,13 +141,13 @@ RowsPlan plan_rows(const SplitRows& loops, const void* x) {
 }
 
 template <class T>
-cudaError_t launch(const DynamicQuantizeArguments& arguments, const RowsPlan& plan, int32_t* row_sum,
-                   cudaStream_t stream) {
-  if (plan.count == 0) return cudaSuccess;
+cudaError_t launch_in_one_read(const DynamicQuantizeArguments& arguments, bool sums, cudaStream_t stream) {
   const QparamsArguments& qparams = arguments.qparams;
+  const RowsPlan plan = plan_rows<T>(SplitRows(arguments.nest), qparams.x);
+  if (plan.count == 0) return cudaSuccess;
   dynamic_quantize_kernel<<<plan.blocks(), plan.threads_of_block(), 0, stream>>>(
       plan, static_cast<const T*>(qparams.x), static_cast<uint8_t*>(arguments.quantize.q), qparams.scale,
-      qparams.zero_point, row_sum, qparams.symmetric, qparams.range, qparams.eps);
+      qparams.zero_point, sums ? arguments.sums.sum : nullptr, qparams.symmetric, qparams.range, qparams.eps);
   return cudaGetLastError();
 }
 
@@ -156,23 +156,39 @@ cudaError_t launch_in_two_reads(const DynamicQuantizeArguments& arguments, void*
   return error == cudaSuccess ? launch_quantize(arguments.quantize, stream) : error;
 }
 
+// Which stages are left to kernels of their own.
+struct Stages {
+  bool two_reads;
+  bool sums;
+
+  template <class T>
+  Stages(const DynamicQuantizeArguments& arguments, TypeTag<T>) {
+    const SplitRows loops(arguments.nest);
+    two_reads = !loops.is_neighbours() || !fits<T>(loops, arguments.qparams.x);
+    sums = arguments.sums.sum != nullptr && (two_reads || !arguments.sums_blocks);
+  }
+};
+
 }  // namespace
 
 int64_t dynamic_quantize_scratch(const DynamicQuantizeArguments& arguments) {
-  const int64_t bytes = choose_qparams_scratch(arguments.qparams);
-  return arguments.sums.sum == nullptr ? bytes : std::max(bytes, sum_codes_scratch(arguments.sums));
+  int64_t bytes = 0;
+  const cudaError_t known = with_type(arguments.qparams.x_type, [&](auto tag) {
+    const Stages stages(arguments, tag);
+    if (stages.two_reads) bytes = choose_qparams_scratch(arguments.qparams);
+    if (stages.sums) bytes = std::max(bytes, sum_codes_scratch(arguments.sums));
+    return cudaSuccess;
+  });
+  return known == cudaSuccess ? bytes : 0;
 }
 
 cudaError_t launch_dynamic_quantize(const DynamicQuantizeArguments& arguments, void* scratch, cudaStream_t stream) {
   return with_type(arguments.qparams.x_type, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const SplitRows loops(arguments.nest);
-    const bool one_read = loops.is_neighbours() && fits<T>(loops, arguments.qparams.x);
-    int32_t* const sum_on_the_way = one_read && arguments.sums_blocks ? arguments.sums.sum : nullptr;
-    const cudaError_t error =
-        one_read ? launch<T>(arguments, plan_rows<T>(loops, arguments.qparams.x), sum_on_the_way, stream)
-                 : launch_in_two_reads(arguments, scratch, stream);
-    if (error != cudaSuccess || arguments.sums.sum == sum_on_the_way) return error;
+    const Stages stages(arguments, tag);
+    const cudaError_t error = stages.two_reads ? launch_in_two_reads(arguments, scratch, stream)
+                                               : launch_in_one_read<T>(arguments, !stages.sums, stream);
+    if (error != cudaSuccess || !stages.sums) return error;
     return launch_sum_codes(arguments.sums, scratch, stream);
   });
 }

@@ -6,25 +6,29 @@
 namespace quaver {
 namespace {
 
-template <class T>
-struct ChooseQparams {
-  using Element = T;
-  using State = Range;
-  const T* __restrict__ data;
-  Range* parts;
-  float* scale;         // [blocks]
-  int32_t* zero_point;  // [blocks]
+struct QparamsResult {
+  float* scale;         // device [blocks]
+  int32_t* zero_point;  // device [blocks]
   bool symmetric;
   CodeRange range;
   float eps;
 
-  __device__ __forceinline__ void take(Range& state, T element) const { state.take(to_float(element)); }
-
-  __device__ __forceinline__ void finish(int64_t offset, const Range& state) const {
+  __device__ __forceinline__ void write(int64_t offset, const Range& state) const {
     const ScaleAndZeroPoint chosen = choose_qparams(state.lo, state.hi, symmetric, range, eps);
     scale[offset] = chosen.scale;
     zero_point[offset] = chosen.zero_point;
   }
+};
+
+template <class T>
+struct FindRange {
+  using Element = T;
+  using State = Range;
+  const T* __restrict__ data;
+  Range* parts;
+  QparamsResult result;
+
+  __device__ __forceinline__ void take(Range& state, T element) const { state.take(to_float(element)); }
 };
 
 }  // namespace
@@ -43,13 +47,10 @@ cudaError_t launch_choose_qparams(const QparamsArguments& arguments, void* scrat
   if (arguments.blocks == 0) return cudaSuccess;
   return with_type(arguments.x_type, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const ChooseQparams<T> operation{static_cast<const T*>(arguments.x),
-                                     static_cast<Range*>(scratch),
-                                     arguments.scale,
-                                     arguments.zero_point,
-                                     arguments.symmetric,
-                                     arguments.range,
-                                     arguments.eps};
+    const FindRange<T> operation{
+        static_cast<const T*>(arguments.x),
+        static_cast<Range*>(scratch),
+        {arguments.scale, arguments.zero_point, arguments.symmetric, arguments.range, arguments.eps}};
     return launch_reduction(arguments.nest, operation, stream);
   });
 }

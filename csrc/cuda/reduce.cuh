@@ -69,7 +69,7 @@ __device__ __forceinline__ void finish(const Plan& plan, const Operation& operat
   }
   int64_t offset[kReductionOperands] = {};
   plan.kept.add_offsets(result, offset);
-  operation.finish(offset[kResult], state);
+  operation.result.write(offset[kResult], state);
 }
 
 // An operation has
@@ -77,7 +77,7 @@ __device__ __forceinline__ void finish(const Plan& plan, const Operation& operat
 //   data                   device: the elements, read once
 //   parts                  device [parts, results]: states of parts, if there are any
 //   take(state, element)
-//   finish(offset, state)  writes a result
+//   result                 with write(offset, state)
 template <int kVector, class Operation>
 __global__ void __launch_bounds__(kThreads) reduce_along_kernel(const AlongPlan plan, const Operation operation) {
   using State = typename Operation::State;
@@ -248,17 +248,16 @@ struct ReductionChoice {
   }
 };
 
-// Joins the states of parts: an operation like another, on the states that it left.
-template <class Operation>
+// An operation on the states of parts.
+template <class PartState, class PartResult>
 struct JoinParts {
-  using Element = typename Operation::State;
-  using State = Element;
-  Operation operation;
-  const Element* data;
-  Element* parts = nullptr;
+  using Element = PartState;
+  using State = PartState;
+  const PartState* __restrict__ data;
+  PartState* parts;  // none
+  PartResult result;
 
   __device__ __forceinline__ void take(State& state, const Element& part) const { state.join(part); }
-  __device__ __forceinline__ void finish(int64_t offset, const State& state) const { operation.finish(offset, state); }
 };
 
 template <class Operation>
@@ -272,8 +271,9 @@ cudaError_t join_parts(const SplitReduction& loops, int64_t parts, const Operati
   }
   states.folded.push(parts, {results, 0});
   const AcrossPlan plan = plan_across(states, 1, power_of_2(results, kLanes));
-  reduce_across_kernel<1>
-      <<<grid_for(plan.blocks()), kThreads, 0, stream>>>(plan, JoinParts<Operation>{operation, operation.parts});
+  const JoinParts<typename Operation::State, decltype(operation.result)> join{operation.parts, nullptr,
+                                                                              operation.result};
+  reduce_across_kernel<1><<<grid_for(plan.blocks()), kThreads, 0, stream>>>(plan, join);
   return cudaGetLastError();
 }
 

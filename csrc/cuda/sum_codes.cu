@@ -7,16 +7,21 @@
 namespace quaver {
 namespace {
 
+struct SumResult {
+  int32_t* sum;  // device [sums]
+
+  __device__ __forceinline__ void write(int64_t offset, const Sum& state) const { sum[offset] = state.value; }
+};
+
 template <class Code>
 struct SumCodes {
   using Element = Code;
   using State = Sum;
   const Code* __restrict__ data;
   Sum* parts;
-  int32_t* sum;  // one for each result
+  SumResult result;
 
   __device__ __forceinline__ void take(Sum& state, Code code) const { state.take(code); }
-  __device__ __forceinline__ void finish(int64_t offset, const Sum& state) const { sum[offset] = state.value; }
 };
 
 // Calls body(operation) with the operation on codes of the right type.
@@ -24,8 +29,8 @@ template <class Body>
 auto with_operation(const SumArguments& arguments, void* scratch, const Body& body) {
   Sum* parts = static_cast<Sum*>(scratch);
   if (arguments.q_type == CodeType::kInt8)
-    return body(SumCodes<int8_t>{static_cast<const int8_t*>(arguments.q), parts, arguments.sum});
-  return body(SumCodes<uint8_t>{static_cast<const uint8_t*>(arguments.q), parts, arguments.sum});
+    return body(SumCodes<int8_t>{static_cast<const int8_t*>(arguments.q), parts, {arguments.sum}});
+  return body(SumCodes<uint8_t>{static_cast<const uint8_t*>(arguments.q), parts, {arguments.sum}});
 }
 
 }  // namespace
