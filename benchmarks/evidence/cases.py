@@ -121,7 +121,7 @@ def linear_call(dtype, mnk, symmetric):
 
 
 def all_cases():
-    """In the order of the data's way."""
+    """In the order of the data's way. float16 takes bfloat16's ways, at its width, and is counted once for each op."""
     cases = []
 
     def add(op, dtype, shape, what, make, *args):
@@ -129,13 +129,13 @@ def all_cases():
 
     def add_each(op, make, table):
         for dtype in FLOAT_DTYPES:
-            for what, shape, scale_shape, layout in table:
+            for what, shape, scale_shape, layout in table if dtype != torch.float16 else table[:1]:
                 add(op, dtype, shape, what, make, dtype, shape, scale_shape, layout)
 
     add_each("choose_qparams", choose_qparams_call, REDUCTIONS)
     add_each("quantize", quantize_call, ELEMENTWISE)
     for dtype in FLOAT_DTYPES:
-        for shape in COLUMNS:
+        for shape in COLUMNS if dtype != torch.float16 else COLUMNS[:1]:
             args = (dynamic_quantize_call, dtype, shape)
             add("dynamic_quantize", dtype, shape, "per token", *args, True, False)
             add("dynamic_quantize", dtype, shape, "per token, asymmetric, row sums", *args, False, True)

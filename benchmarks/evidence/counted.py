@@ -95,6 +95,7 @@ def row_of(counts, traffic, elements):
     read, written, parameters = traffic.of(counts)
     instructions = sum(opcodes.values())
     return {
+        "elements": elements,
         "instructions": instructions,
         "thread_instructions_per_element": 32 * instructions / elements,
         "mma": opcodes["mma"] + opcodes["wgmma"],

@@ -1,0 +1,102 @@
+"""What every case is held to, and the cases that are held to less, each with its reason."""
+
+import re
+from dataclasses import dataclass
+
+from .counted import WHOLE_OP
+
+# Stack and local memory are where spilled registers go.
+SPILLS = ("stack_bytes", "local_bytes")
+# 32-byte sectors of global memory and wavefronts of shared memory, against the fewest that could carry the same bytes.
+ACCESSES = {"sectors_over_ideal": 1.05, "wavefronts_over_ideal": 1.05}
+# Every element is read once and written once by the ops that memory bounds; a product reads its tiles again.
+BYTES = "bytes_over_compulsory"
+MOST_BYTES = 1.02
+BOUND_BY_MEMORY = ("choose_qparams", "quantize", "dynamic_quantize", "dequantize")
+
+
+@dataclass(frozen=True)
+class Looser:
+    """A bound that some cases do not reach. Patterns are searched in the row's op, case and kernel."""
+
+    quantity: str
+    most: float
+    op: str
+    case: str
+    kernel: str
+    reason: str
+
+    def covers(self, row):
+        return all(
+            re.search(pattern, text)
+            for pattern, text in ((self.op, row["op"]), (self.case, row["case"]), (self.kernel, row["kernel"]))
+        )
+
+
+LOOSER = (
+    Looser(
+        "sectors_over_ideal", 1.6, "^(quantize|dequantize)$", "float32.*misaligned", "<(0, )?float, 4>",
+        "x and q lie differently against 16 bytes. Vectors follow x; a thread's four codes take an access each, and the"
+        " four accesses of a warp meet the same sectors",
+    ),
+    Looser(
+        "sectors_over_ideal", 3.2, "^(quantize|dequantize)$", "bfloat16.*misaligned", ", 8>",
+        "as for float32, with eight codes of a thread",
+    ),
+    Looser(
+        "sectors_over_ideal", 2.0, "^int8_matmul$", "65x63x100", "SumCodes",
+        "rows of 100 codes: their heads and tails, read code by code, are half of the requests",
+    ),
+    Looser(
+        "sectors_over_ideal", 4.5, "^int8_", "", "matmul_simt_kernel",
+        "codes are loaded one by one: the plain kernel, right for every shape and stride, until others take the aligned"
+        " ones",
+    ),
+    Looser(
+        "wavefronts_over_ideal", 2.0, "^choose_qparams$", "per channel 1", "reduce_across_kernel<[48], FindRange",
+        "a range's two floats are accessed apart, each 8 bytes from the next lane's: half of the banks are idle",
+    ),
+    Looser(
+        "wavefronts_over_ideal", 1.5, "^dynamic_quantize$", "float32 2x16384", "dynamic_quantize_kernel<float>",
+        "the same, where the ranges of 32 warps are joined",
+    ),
+    Looser(
+        BYTES, 2.01, "^dynamic_quantize$", "20000", "",
+        "rows that registers cannot hold are read twice, and their codes once more for row sums",
+    ),
+)  # fmt: skip
+
+
+def limits_of(row):
+    """{quantity: (most, Looser or None)} for a row of the table."""
+    limits = {}
+    if row["kernel"] != WHOLE_OP:
+        limits |= dict.fromkeys(SPILLS, (0, None))
+        limits |= {quantity: (most, None) for quantity, most in ACCESSES.items()}
+    if row["op"] in BOUND_BY_MEMORY and row[BYTES] is not None:
+        limits[BYTES] = (MOST_BYTES, None)
+    for looser in LOOSER:
+        if looser.quantity in limits and looser.covers(row):
+            limits[looser.quantity] = (looser.most, looser)
+    return limits
+
+
+def broken(rows):
+    """Each case that breaks a bound, in words."""
+    return [
+        f"{row['case']} on {row['architecture']}, {row['kernel']}: {quantity} is {row[quantity]}, the bound {most}"
+        for row in rows
+        for quantity, (most, _) in limits_of(row).items()
+        if row[quantity] is not None and row[quantity] > most
+    ]
+
+
+def unneeded(rows):
+    """The looser bounds that no row needs."""
+    needed = {
+        looser
+        for row in rows
+        for quantity, (_, looser) in limits_of(row).items()
+        if looser and row[quantity] > {**ACCESSES, BYTES: MOST_BYTES}[quantity]
+    }
+    return [looser for looser in LOOSER if looser not in needed]
