@@ -5,7 +5,7 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from . import bounds, page, table
+from . import bounds, compiled, page, table
 from .cases import all_cases
 from .counted import count_lines
 from .devices import MULTIPROCESSORS
@@ -23,7 +23,7 @@ def write():
     order = {case.name: number for number, case in enumerate(cases)}
     rows.sort(key=lambda row: order[row["case"]])  # stable: architectures and kernels keep their order
     table.CSV.write_text(table.text_of(rows))
-    page.PAGE.write_text(page.text_of(rows))
+    page.PAGE.write_text(page.text_of(rows, compiled.nvcc_release()))
     problems = bounds.broken(rows)
     problems += [f"no case needs this looser bound any more: {looser}" for looser in bounds.unneeded(rows)]
     print(f"{len(rows)} rows in {table.CSV.name}, {len(problems)} problems")

@@ -47,6 +47,13 @@ def transposed(x):
     return x.t().contiguous().t()
 
 
+def every_second(x):
+    """x's values with as many others between them: no two are neighbours."""
+    storage = torch.zeros(*x.shape, 2, dtype=x.dtype)
+    storage[..., 0] = x
+    return storage[..., 0]
+
+
 # (what, shape, shape of scale, layout)
 ELEMENTWISE = (
     ("per tensor", (64, 1024), (1, 1), None),
@@ -58,6 +65,7 @@ ELEMENTWISE = (
     ("per channel 1 of NCHW, odd images", (2, 32, 31, 31), (1, 32, 1, 1), None),
     ("per tensor, misaligned", (64, 1024), (1, 1), misaligned),
     ("per channel 0, transposed", (64, 1024), (64, 1), transposed),
+    ("per channel 0, every second element", (64, 1024), (64, 1), every_second),
 )
 REDUCTIONS = (
     ("per tensor", (64, 1024), (1, 1), None),
@@ -67,6 +75,7 @@ REDUCTIONS = (
     ("per group of 128", (64, 1024), (64, 8), None),
     ("per token, odd rows", (64, 1021), (64, 1), None),
     ("per token, misaligned", (64, 1024), (64, 1), misaligned),
+    ("per token, every second element", (64, 1024), (64, 1), every_second),
 )
 # Rows of 20,000 are too long to be held: they are read twice.
 COLUMNS = ((16, 768), (8, 4096), (2, 16384), (2, 20000))

@@ -2,7 +2,7 @@
 
 import re
 
-from . import bounds, compiled
+from . import bounds
 from .counted import WHOLE_OP
 from .devices import GPUS
 from .table import FOLDER, LOOP_KINDS
@@ -145,12 +145,9 @@ def kernels_section(rows):
     return f"## Kernels\n\n{words}\n{markdown(header, table)}"
 
 
-def sections(rows):
-    return [bounds_section(), cases_section(rows), roofline_section(rows), kernels_section(rows)]
-
-
-def text_of(rows):
-    return "\n".join([HEAD.format(nvcc=compiled.nvcc_release()), *sections(rows)])
+def text_of(rows, nvcc):
+    sections = [bounds_section(), cases_section(rows), roofline_section(rows), kernels_section(rows)]
+    return "\n".join([HEAD.format(nvcc=nvcc), *sections])
 
 
 def recorded_nvcc():
