@@ -19,7 +19,7 @@ if shutil.which("nvcc") is None:
 
 from tests.emulator import DEVICES, LaunchError, Module, PtxError, build, toolkit
 from tests.emulator.devices import CudaError, Use, resident_blocks
-from tests.emulator.runtime import HEADER, SOURCES, Runtime
+from tests.emulator.runtime import HEADER, SOURCES, Runtime, sources
 
 FUNCTIONS = PLAIN, DYNAMIC, STATIC, BOUNDED, MANY_REGISTERS = range(5)
 MAX_DYNAMIC_SHARED, CARVEOUT, CLUSTER_WIDTH = 8, 9, 11  # of cudaFuncAttribute
@@ -32,15 +32,22 @@ class Dim3(ctypes.Structure):
     _fields_ = [("x", ctypes.c_uint), ("y", ctypes.c_uint), ("z", ctypes.c_uint)]
 
 
+def compile_probe():
+    """{the probe: the command that compiles it, to PTX for sm_80 and sm_90}"""
+    codes = [f"-gencode=arch=compute_{n},code=compute_{n}" for n in (80, 90)]
+    flags = ["-O3", "-std=c++20", "-lineinfo", *codes, "--no-compress", "-Xcompiler=-fPIC"]
+    return {build.HERE / "runtime_probe.cu": [toolkit.nvcc(), *flags]}
+
+
+def probe_path(name):
+    text = build._texts("runtime_probe.cu", HEADER, *SOURCES, "toolkit.py")
+    return build.CACHE / f"lib{name}_{build._digest(*text, toolkit._version())}.so"
+
+
 def probe_library():
-    text = build._texts("runtime_probe.cu", HEADER, *SOURCES)
-    path = build.CACHE / f"libprobe_{build._digest(*text, toolkit._version())}.so"
+    path = probe_path("probe")
     if not path.exists():
-        codes = [f"-gencode=arch=compute_{n},code=compute_{n}" for n in (80, 90)]
-        device = [toolkit.nvcc(), "-O3", "-std=c++20", "-lineinfo", *codes, "--no-compress", "-Xcompiler=-fPIC"]
-        host = ["g++", "-O1", "-std=c++20", "-fPIC", "-Wall", "-Wextra", "-Werror", *toolkit.include_flags()]
-        sources = {build.HERE / "runtime_probe.cu": device, **{build.HERE / name: host for name in SOURCES}}
-        toolkit.build_library(path, sources, [])
+        toolkit.build_library(path, {**compile_probe(), **sources()}, [])
     return path
 
 
@@ -229,6 +236,35 @@ def test_registers_are_asked_for_only_where_they_matter(monkeypatch):
     assert asked == [(text, "sm_80")]
 
 
+def test_a_bound_on_registers_goes_before_the_bound_on_threads():
+    """Of the two ptxas keeps to .maxnreg, and the block that .maxntid promises does not fit."""
+    values = range(120)
+    text = "\n".join([
+        ".version 8.0\n.target sm_80\n.address_size 64",
+        ".visible .entry k(.param .u64 x)\n.maxntid 1024, 1, 1\n.maxnreg 128 {",
+        ".reg .b32 %r<120>; .reg .b64 %rd<2>; ld.param.u64 %rd1, [x];",
+        *(f"ld.global.u32 %r{i}, [%rd1 + {4 * i}];" for i in values),
+        "bar.sync 0;",
+        *(f"st.global.u32 [%rd1 + {4 * (i * 7 % 120)}], %r{i};" for i in values),
+        "ret; }",
+    ])  # fmt: skip
+    module, args = Module.from_ptx(text), [np.zeros(120, np.int32)]
+    with pytest.raises(LaunchError, match=r"registers for each thread of k leave room for 512 threads") as refused:
+        module.launch("k", grid=1, block=1024, args=args)
+    assert refused.value.code == CudaError.LAUNCH_OUT_OF_RESOURCES
+    module.launch("k", grid=1, block=512, args=args)
+    without = Module.from_ptx(text.replace(".maxnreg 128", ""))
+    without.launch("k", grid=1, block=1024, args=args)
+
+
+def test_the_block_that_a_kernel_requires_is_of_its_shape():
+    text = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k() .reqntid 64, 2 { ret; }\n"
+    module = Module.from_ptx(text)
+    assert module.launch("k", grid=1, block=(64, 2), args=[]).ok
+    with pytest.raises(LaunchError, match=r"block \(128, 1, 1\): k asks for \(64, 2\)"):
+        module.launch("k", grid=1, block=128, args=[])
+
+
 def test_ptx_that_ptxas_refuses():
     """PTX of version 3.0 knew no sm_80."""
     good = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k() { ret; }\n"
@@ -271,11 +307,11 @@ def test_occupancy_is_nvidias(probe, device):
     choose = random.Random(device)
     seen = set()
     for _ in range(4000):
-        threads = choose.choice([1, 31, 32, 33, 96, 128, 256, 384, 512, 1000, 1024, 1025])
-        registers = choose.choice([0, 1, 16, 24, 32, 33, 40, 64, 65, 80, 96, 128, 168, 200, 255])
+        threads = choose.choice([1, 31, 32, 33, 96, 128, 256, 384, 512, 1000, 1024, 1025, choose.randint(1, 1024)])
+        registers = choose.choice([0, 1, 16, 24, 32, 33, 40, 64, 65, 80, 96, 128, 255, choose.randint(1, 255)])
         static = choose.choice([0, 1, 1024, 8192, 40000, 48 * KIB])
         most = choose.choice([48 * KIB - static, 100, limits.shared_per_block - static])
-        dynamic = choose.choice([0, 16, 1000, 8192, 20000, 48 * KIB - static, most, most + 1])
+        dynamic = choose.choice([0, 16, 1000, 8192, 48 * KIB - static, most, most + 1, choose.randint(1, 30000)])
         barriers = choose.choice([0, 1, 2, 5, 16])
         carveout = choose.choice([-1, -1, 0, 1, 50, 99, 100])
         expected = probe.library.probe_true_occupancy(
@@ -355,12 +391,15 @@ def test_devices_and_versions(probe):
 
 
 def true_runtime():
-    return toolkit.home() / "lib64" / "libcudart.so"
+    """CUDA's own libcudart, whose words and whose symbols need no GPU."""
+    places = [toolkit.home() / folder / "libcudart.so.13" for folder in ("lib64", "lib")]
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        pytest.skip("no libcudart.so.13 beside nvcc to compare with")
+    return found
 
 
 def test_errors_have_cudas_names_and_words(probe):
-    if not true_runtime().exists():
-        pytest.skip(f"no {true_runtime().name} beside nvcc to compare with")
     true = ctypes.CDLL(str(true_runtime()))
     true.cudaGetErrorName.restype = true.cudaGetErrorString.restype = ctypes.c_char_p
     for code in (0, *CudaError, INVALID_DEVICE_FUNCTION, INVALID_DEVICE, CAPTURING, 12345):
@@ -414,16 +453,38 @@ def test_every_stream_is_being_captured(probe):
     assert (capturing.value, number.value) == (1, 1)
 
 
+def in_a_process_of_its_own(program, *arguments):
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(command, cwd=build.HERE.parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
 def test_the_true_runtime_does_not_come_between(probe):
     """Where the true one is loaded for all, as beside a torch for CUDA, a library keeps to its stand-in."""
-    if not true_runtime().exists():
-        pytest.skip(f"no {true_runtime().name} beside nvcc to load")
     program = """
 import ctypes, sys
 ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)
 count, current = ctypes.c_int(-1), ctypes.c_int(-1)
 print(ctypes.CDLL(sys.argv[2]).probe_devices(ctypes.byref(count), ctypes.byref(current)), count.value)
 """
-    command = [sys.executable, "-c", program, true_runtime(), probe_library()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["0", "1"]
+    assert in_a_process_of_its_own(program, true_runtime(), probe_library()) == ["0", "1"]
+
+
+def test_a_library_that_knows_nothing_of_the_emulator():
+    """One that was linked with CUDA's own runtime, as anybody's is, runs on the stand-in."""
+    path = probe_path("foreign")
+    if not path.exists():
+        toolkit.build_library(path, compile_probe(), [f"-L{true_runtime().parent}", f"-l:{true_runtime().name}"])
+    program = """
+import ctypes, sys
+import numpy as np
+from tests.emulator import build
+from tests.emulator.runtime import Runtime, libcudart
+runtime = Runtime(ctypes.CDLL(libcudart(), mode=ctypes.RTLD_GLOBAL))
+library = ctypes.CDLL(sys.argv[1])
+out = np.zeros(4, np.int32)
+build.machine().add_allocation(out.ctypes.data, out.nbytes, True)
+print(library.probe_launch_with(0, 32, ctypes.c_void_p(out.ctypes.data), 4, 0), *out, *runtime.take_calls())
+"""
+    assert in_a_process_of_its_own(program, path) == ["0", "0", "1", "2", "3", "cudaLaunchKernelExC"]

@@ -116,12 +116,9 @@ def resident_blocks(device, use, most_shared, carveout=-1):
     """
     if use.threads > min(device.threads_per_block, device.threads_that_fit(use.registers)):
         return 0
-    limit = (
-        device.shared_per_block if most_shared > device.shared_without_opting_in else device.shared_without_opting_in
-    )
-    shared = _round_up(use.shared + device.reserved_shared_per_block, device.shared_unit)
-    if use.shared > most_shared or shared > limit + device.reserved_shared_per_block:
+    if use.shared > most_shared:
         return 0
+    shared = _round_up(use.shared + device.reserved_shared_per_block, device.shared_unit)
     warps = -(-use.threads // WARP)
     limits = [device.threads_per_multiprocessor // WARP // warps, device.blocks_per_multiprocessor]
     if use.registers:

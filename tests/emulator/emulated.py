@@ -65,7 +65,7 @@ def library():
     texts = [
         path.read_text() for path in sorted((ROOT / "csrc").rglob("*")) if path.suffix in (".h", ".cuh", ".cu", ".cpp")
     ]
-    texts += build._texts(*runtime.SOURCES, runtime.HEADER, "seams.cpp")
+    texts += build._texts(*runtime.SOURCES, runtime.HEADER, "toolkit.py", "seams.cpp")
     digest = build._digest(*texts, *cxx_flags, *nvcc_flags, torch.__version__, build.core().name)
     path = build.CACHE / f"libquaver_emulated_{digest}.so"
     if not path.exists():

@@ -248,7 +248,7 @@ class Module:
             )
         if "maxntid" in limits and threads > _product(limits["maxntid"]):
             raise LaunchError(f"block {block}: {name} takes at most {_product(limits['maxntid'])} threads by .maxntid")
-        if "reqntid" in limits and threads != _product(limits["reqntid"]):
+        if "reqntid" in limits and block != _three(limits["reqntid"]):
             raise LaunchError(f"block {block}: {name} asks for {limits['reqntid']}")
         if kernel.static_shared > device.shared_without_opting_in:
             raise LaunchError(f"{name} has {kernel.static_shared} bytes of static shared memory", CudaError.INVALID_PTX)
@@ -268,7 +268,7 @@ class Module:
     def _registers_that_matter(self, kernel, threads):
         """Registers of a thread, from ptxas, which is asked only where as many as can be would not fit; else 0."""
         limits = kernel.parsed.limits
-        if limits.keys() & {"maxntid", "reqntid"} and "maxnreg" not in limits:
+        if limits.keys() & {"maxntid", "reqntid"} and "maxnreg" not in limits:  # which goes before
             return 0  # ptxas keeps to what fits
         most = min(self.device.registers_per_thread, *limits.get("maxnreg", (256,)))
         if threads <= self.device.threads_that_fit(most):

@@ -1,11 +1,16 @@
 """The Python side of the stand-in for the CUDA runtime (runtime.cpp): what a library's launches and questions come to.
 
-A library that was linked with the stand-in has a runtime of its own: `Runtime(ctypes.CDLL(path))`.
+A library that was linked with the stand-in has a runtime of its own: `Runtime(ctypes.CDLL(path))`. One that was linked
+with CUDA's libcudart.so.13 takes the stand-in for it where that was loaded first:
+
+    runtime = Runtime(ctypes.CDLL(libcudart(), ctypes.RTLD_GLOBAL))
+    library = ctypes.CDLL(path)
 """
 
 import ctypes
 from ctypes import POINTER, c_char, c_char_p, c_int, c_int32, c_uint32, c_uint64, c_void_p
 
+from . import build, toolkit
 from .devices import DEVICES, CudaError, LaunchError, Use, resident_blocks
 from .module import Module
 
@@ -13,6 +18,22 @@ SOURCES = ("runtime.cpp", "runtime_functions.cpp", "runtime_device.cpp", "runtim
 HEADER = "runtime.h"
 # Of cudaFuncAttribute.
 MAX_DYNAMIC_SHARED, CARVEOUT = 8, 9
+
+
+def sources():
+    """{source of the stand-in: the command that compiles it}"""
+    command = ["g++", "-O1", "-std=c++20", "-fPIC", "-Wall", "-Wextra", "-Werror", *toolkit.include_flags()]
+    return {build.HERE / name: command for name in SOURCES}
+
+
+def libcudart():
+    """Builds the stand-in as a library of its own, with the name and the versions of symbols that CUDA's has."""
+    versions = build.HERE / "libcudart.map"
+    digest = build._digest(*build._texts(*SOURCES, HEADER, "toolkit.py", versions.name))
+    path = build.CACHE / f"libcudart_{digest}" / "libcudart.so.13"
+    if not path.exists():
+        toolkit.build_library(path, sources(), [f"-Wl,-soname,{path.name}", f"-Wl,--version-script={versions}"])
+    return str(path)
 
 
 class _Kernel(ctypes.Structure):
