@@ -1,12 +1,10 @@
-"""The stand-in for the CUDA runtime: launches, attributes, occupancy, device, errors, as CUDA gives them.
+"""The stand-in for the CUDA runtime: launches, attributes, errors and what it refuses, as CUDA has them.
 
-tests/emulator/runtime_probe.cu asks it everything that a launcher may ask. What it answers is compared with NVIDIA's
-own words where the toolkit has them: cuda_occupancy.h for occupancy, libcudart for the names of errors.
+tests/emulator/runtime_probe.cu asks it everything that a launcher may ask.
 """
 
 import ctypes
 import math
-import random
 import shutil
 import subprocess
 import sys
@@ -18,93 +16,24 @@ if shutil.which("nvcc") is None:
     pytest.skip("the stand-in runtime serves what nvcc makes, and there is no nvcc", allow_module_level=True)
 
 from tests.emulator import DEVICES, LaunchError, Module, PtxError, build, toolkit
-from tests.emulator.devices import CudaError, Use, resident_blocks
-from tests.emulator.runtime import HEADER, SOURCES, Runtime, sources
+from tests.emulator.devices import KIB, CudaError
+from tests.emulator.runtime import CARVEOUT, MAX_DYNAMIC_SHARED
+from tests.emulator.runtime_probe import BOUNDED, DYNAMIC, MANY_REGISTERS, PLAIN, STATIC, Probe, probe_library
 
-FUNCTIONS = PLAIN, DYNAMIC, STATIC, BOUNDED, MANY_REGISTERS = range(5)
-MAX_DYNAMIC_SHARED, CARVEOUT, CLUSTER_WIDTH = 8, 9, 11  # of cudaFuncAttribute
+CLUSTER_WIDTH = 11  # of cudaFuncAttribute, which the stand-in does not know
 INVALID_DEVICE_FUNCTION, INVALID_DEVICE, CAPTURING = 98, 101, 900
-KIB = 1024
 WITH_PTX = [name for name in DEVICES if name != "sm_75"]  # the probe has PTX for sm_80 and sm_90
-
-
-class Dim3(ctypes.Structure):
-    _fields_ = [("x", ctypes.c_uint), ("y", ctypes.c_uint), ("z", ctypes.c_uint)]
-
-
-def compile_probe():
-    """{the probe: the command that compiles it, to PTX for sm_80 and sm_90}"""
-    codes = [f"-gencode=arch=compute_{n},code=compute_{n}" for n in (80, 90)]
-    flags = ["-O3", "-std=c++20", "-lineinfo", *codes, "--no-compress", "-Xcompiler=-fPIC"]
-    return {build.HERE / "runtime_probe.cu": [toolkit.nvcc(), *flags]}
-
-
-def probe_path(name):
-    text = build._texts("runtime_probe.cu", HEADER, *SOURCES, "toolkit.py")
-    return build.CACHE / f"lib{name}_{build._digest(*text, toolkit._version())}.so"
-
-
-def probe_library():
-    path = probe_path("probe")
-    if not path.exists():
-        toolkit.build_library(path, {**compile_probe(), **sources()}, [])
-    return path
-
-
-class Probe:
-    """The probe's functions. Those that give a code of cudaError_t give it as CudaError's number."""
-
-    def __init__(self):
-        self.library = ctypes.CDLL(str(probe_library()))
-        self.runtime = Runtime(self.library)
-        for name in ("probe_error_name", "probe_error_words", "probe_name"):
-            getattr(self.library, name).restype = ctypes.c_char_p
-
-    def launch(self, function, grid=(1, 1, 1), block=(32, 1, 1), shared=0, count=32):
-        """(code, what the kernel wrote)"""
-        out = np.full(max(count, 1), -1, np.int32)
-        build.machine().add_allocation(out.ctypes.data, out.nbytes, True)
-        try:
-            code = self.library.probe_launch(
-                function, Dim3(*grid), Dim3(*block), ctypes.c_size_t(shared), ctypes.c_void_p(out.ctypes.data), count
-            )
-        finally:
-            build.machine().remove_allocation(out.ctypes.data)
-        assert self.library.probe_last_error() == code
-        return code, out
-
-    def numbers(self, name, *arguments, count=1):
-        """(code, the ints that a function gives through pointers)"""
-        found = [ctypes.c_int(-1) for _ in range(count)]
-        code = getattr(self.library, name)(*arguments, *map(ctypes.byref, found))
-        return code, *(number.value for number in found)
-
-    def attributes(self, function):
-        values = (ctypes.c_int * 8)()
-        assert self.library.probe_attributes(function, values) == 0
-        names = ("shared", "local", "threads", "registers", "ptx", "binary", "most_dynamic", "carveout")
-        return dict(zip(names, values, strict=True))
-
-    def occupancy(self, function, threads, shared=0, flags=False):
-        code, blocks = self.numbers("probe_occupancy", function, threads, ctypes.c_size_t(shared), int(flags))
-        assert code == 0
-        return blocks
 
 
 @pytest.fixture(scope="module")
 def built():
-    return Probe()
+    return Probe(probe_library())
 
 
 @pytest.fixture
 def probe(built):
     """On an A100, as if no kernel had been touched."""
-    built.runtime.pretend("sm_80")
-    built.runtime._functions.clear()
-    built.library.probe_last_error()
-    for take in (built.runtime.take_calls, built.runtime.take_refusals, built.runtime.runs.clear):
-        take()
-    built.runtime.failure = None
+    built.reset()
     return built
 
 
@@ -187,8 +116,8 @@ def test_an_attribute_is_of_one_device(probe):
 
 def test_a_device_that_no_ptx_is_for(probe):
     probe.runtime.pretend("sm_75")
-    assert probe.launch(PLAIN)[0] == CudaError.NO_KERNEL_IMAGE
-    assert probe.library.probe_attributes(PLAIN, (ctypes.c_int * 8)()) == CudaError.NO_KERNEL_IMAGE
+    assert probe.launch(PLAIN)[0] == CudaError.NO_KERNEL_IMAGE_FOR_DEVICE
+    assert probe.library.probe_attributes(PLAIN, (ctypes.c_int * 8)()) == CudaError.NO_KERNEL_IMAGE_FOR_DEVICE
 
 
 def test_other_ways_to_launch(probe):
@@ -214,66 +143,6 @@ def test_a_defect_of_the_emulator_is_no_refusal(probe, monkeypatch):
     assert isinstance(probe.runtime.failure, PtxError)
 
 
-# Registers
-
-
-def test_registers_are_asked_for_only_where_they_matter(monkeypatch):
-    """A block of 256 threads always fits, and .maxntid makes ptxas see to it."""
-    text = """.version 8.0
-.target sm_80
-.address_size 64
-.visible .entry free() { ret; }
-.visible .entry bounded() .maxntid 1024 { ret; }
-.visible .entry thrifty() .maxnreg 64 { ret; }
-"""
-    asked = []
-    monkeypatch.setattr(toolkit, "resources", lambda *about: asked.append(about))
-    module = Module.from_ptx(text)
-    for kernel, block in (("free", 256), ("bounded", 1024), ("thrifty", 1024)):
-        assert module.launch(kernel, grid=1, block=block, args=[]).ok
-    assert not asked
-    module.launch("free", grid=1, block=257, args=[])  # and where nobody answers, nothing is refused
-    assert asked == [(text, "sm_80")]
-
-
-def test_a_bound_on_registers_goes_before_the_bound_on_threads():
-    """Of the two ptxas keeps to .maxnreg, and the block that .maxntid promises does not fit."""
-    values = range(120)
-    text = "\n".join([
-        ".version 8.0\n.target sm_80\n.address_size 64",
-        ".visible .entry k(.param .u64 x)\n.maxntid 1024, 1, 1\n.maxnreg 128 {",
-        ".reg .b32 %r<120>; .reg .b64 %rd<2>; ld.param.u64 %rd1, [x];",
-        *(f"ld.global.u32 %r{i}, [%rd1 + {4 * i}];" for i in values),
-        "bar.sync 0;",
-        *(f"st.global.u32 [%rd1 + {4 * (i * 7 % 120)}], %r{i};" for i in values),
-        "ret; }",
-    ])  # fmt: skip
-    module, args = Module.from_ptx(text), [np.zeros(120, np.int32)]
-    with pytest.raises(LaunchError, match=r"registers for each thread of k leave room for 512 threads") as refused:
-        module.launch("k", grid=1, block=1024, args=args)
-    assert refused.value.code == CudaError.LAUNCH_OUT_OF_RESOURCES
-    module.launch("k", grid=1, block=512, args=args)
-    without = Module.from_ptx(text.replace(".maxnreg 128", ""))
-    without.launch("k", grid=1, block=1024, args=args)
-
-
-def test_the_block_that_a_kernel_requires_is_of_its_shape():
-    text = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k() .reqntid 64, 2 { ret; }\n"
-    module = Module.from_ptx(text)
-    assert module.launch("k", grid=1, block=(64, 2), args=[]).ok
-    with pytest.raises(LaunchError, match=r"block \(128, 1, 1\): k asks for \(64, 2\)"):
-        module.launch("k", grid=1, block=128, args=[])
-
-
-def test_ptx_that_ptxas_refuses():
-    """PTX of version 3.0 knew no sm_80."""
-    good = ".version 8.0\n.target sm_80\n.address_size 64\n.visible .entry k() { ret; }\n"
-    assert Module.from_ptx(good).launch("k", grid=1, block=1024, args=[]).ok
-    with pytest.raises(LaunchError, match=r"ptxas refuses the PTX: .*3\.0") as refused:
-        Module.from_ptx(good.replace("8.0", "3.0")).launch("k", grid=1, block=1024, args=[])
-    assert refused.value.code == CudaError.INVALID_PTX
-
-
 # Attributes
 
 
@@ -296,97 +165,6 @@ def test_attributes(probe):
     assert probe.runtime.take_refusals() == [f"cudaFuncSetAttribute: attribute {CLUSTER_WIDTH} is not emulated"]
 
 
-# Occupancy
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_occupancy_is_nvidias(probe, device):
-    """Of kernels of every kind, by cuda_occupancy.h; what it refuses, no block of can be resident."""
-    probe.runtime.pretend(device)
-    limits = DEVICES[device]
-    choose = random.Random(device)
-    seen = set()
-    for _ in range(4000):
-        threads = choose.choice([1, 31, 32, 33, 96, 128, 256, 384, 512, 1000, 1024, 1025, choose.randint(1, 1024)])
-        registers = choose.choice([0, 1, 16, 24, 32, 33, 40, 64, 65, 80, 96, 128, 255, choose.randint(1, 255)])
-        static = choose.choice([0, 1, 1024, 8192, 40000, 48 * KIB])
-        most = choose.choice([48 * KIB - static, 100, limits.shared_per_block - static])
-        dynamic = choose.choice([0, 16, 1000, 8192, 48 * KIB - static, most, most + 1, choose.randint(1, 30000)])
-        barriers = choose.choice([0, 1, 2, 5, 16])
-        carveout = choose.choice([-1, -1, 0, 1, 50, 99, 100])
-        expected = probe.library.probe_true_occupancy(
-            registers, static, most, barriers, carveout, threads, ctypes.c_size_t(dynamic)
-        )
-        assert expected >= 0
-        use = Use(threads, registers, static + dynamic, barriers)
-        assert resident_blocks(limits, use, static + most, carveout) == expected, (use, most, carveout)
-        seen.add(expected)
-    assert {0, 1, 2, 3, 4, limits.blocks_per_multiprocessor} <= seen
-
-
-def test_occupancy_of_kernels(probe):
-    for device in WITH_PTX:
-        probe.runtime.pretend(device)
-        assert probe.library.probe_set_attribute(DYNAMIC, MAX_DYNAMIC_SHARED, 64 * KIB) == 0
-        for function in FUNCTIONS:
-            of = probe.attributes(function)
-            for threads, shared in ((32, 0), (128, 4000), (1024, 0), (256, 30 * KIB), (96, 64 * KIB)):
-                expected = probe.library.probe_true_occupancy(
-                    of["registers"], of["shared"], of["most_dynamic"], 1, -1, threads, ctypes.c_size_t(shared)
-                )
-                assert probe.occupancy(function, threads, shared) == expected
-                assert probe.occupancy(function, threads, shared, flags=True) == expected
-    assert probe.numbers("probe_occupancy", PLAIN, 0, ctypes.c_size_t(0), 0)[0] == CudaError.INVALID_VALUE
-
-
-def test_the_best_block_by_the_headers_own_search(probe):
-    code, grid, block = probe.numbers("probe_best_block", PLAIN, ctypes.c_size_t(0), count=2)
-    assert (code, grid, block) == (0, 2 * 108, 1024)  # 2048 threads on each of an A100's 108 SMs
-    code, grid, block = probe.numbers("probe_best_block", BOUNDED, ctypes.c_size_t(0), count=2)
-    assert (code, grid, block) == (0, 16 * 108, 128)
-
-
-# The device
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_device_queries(probe, device):
-    probe.runtime.pretend(device)
-    library, limits = probe.library, DEVICES[device]
-    properties = (ctypes.c_char * library.probe_size_of_properties())()
-    assert library.probe_properties(0, properties) == 0
-    assert device.encode() in library.probe_name(properties)
-    assert library.probe_attribute_unlike(properties) == 0
-    for attribute, expected in {
-        1: limits.threads_per_block,
-        8: 48 * KIB,
-        10: 32,
-        16: limits.multiprocessors,
-        39: limits.threads_per_multiprocessor,
-        75: limits.compute_capability[0],
-        76: limits.compute_capability[1],
-        81: limits.shared_per_multiprocessor,
-        82: 65536,
-        97: limits.shared_per_block,
-        106: limits.blocks_per_multiprocessor,
-    }.items():
-        assert probe.numbers("probe_device_attribute", attribute, 0) == (0, expected), attribute
-    assert probe.numbers("probe_device_attribute", 1, 1)[0] == INVALID_DEVICE
-    assert library.probe_properties(1, properties) == INVALID_DEVICE
-    assert not probe.runtime.take_refusals()
-    assert probe.numbers("probe_device_attribute", 13, 0)[0] == CudaError.NOT_SUPPORTED  # a clock
-    assert probe.runtime.take_refusals() == [
-        "cudaDeviceGetAttribute: attribute 13 is not known of the pretended device"
-    ]
-
-
-def test_devices_and_versions(probe):
-    assert probe.numbers("probe_devices", count=2) == (0, 1, 0)
-    assert (probe.library.probe_set_device(0), probe.library.probe_set_device(1)) == (0, INVALID_DEVICE)
-    code, driver, runtime, header = probe.numbers("probe_versions", count=3)
-    assert (code, driver, runtime) == (0, header, header)
-
-
 # Errors
 
 
@@ -405,6 +183,8 @@ def test_errors_have_cudas_names_and_words(probe):
     for code in (0, *CudaError, INVALID_DEVICE_FUNCTION, INVALID_DEVICE, CAPTURING, 12345):
         assert probe.library.probe_error_name(code) == true.cudaGetErrorName(code)
         assert probe.library.probe_error_words(code) == true.cudaGetErrorString(code)
+    for code in CudaError:
+        assert true.cudaGetErrorName(code).decode() == "cudaError" + code.name.title().replace("_", "")
 
 
 def test_the_last_error_stays_until_it_is_read(probe):
@@ -473,9 +253,7 @@ print(ctypes.CDLL(sys.argv[2]).probe_devices(ctypes.byref(count), ctypes.byref(c
 
 def test_a_library_that_knows_nothing_of_the_emulator():
     """One that was linked with CUDA's own runtime, as anybody's is, runs on the stand-in."""
-    path = probe_path("foreign")
-    if not path.exists():
-        toolkit.build_library(path, compile_probe(), [f"-L{true_runtime().parent}", f"-l:{true_runtime().name}"])
+    path = probe_library("foreign", linked_with=true_runtime())
     program = """
 import ctypes, sys
 import numpy as np
@@ -488,3 +266,11 @@ build.machine().add_allocation(out.ctypes.data, out.nbytes, True)
 print(library.probe_launch_with(0, 32, ctypes.c_void_p(out.ctypes.data), 4, 0), *out, *runtime.take_calls())
 """
     assert in_a_process_of_its_own(program, path) == ["0", "0", "1", "2", "3", "cudaLaunchKernelExC"]
+
+
+def test_ptx_that_is_compressed_is_named():
+    """As nvcc leaves it unless it is told not to."""
+    probe = Probe(probe_library("compressed", compressed=True))
+    assert probe.launch(PLAIN)[0] == CudaError.NO_KERNEL_IMAGE_FOR_DEVICE
+    (words,) = probe.runtime.take_refusals()
+    assert words.endswith("plainEPii: its PTX is compressed: build with nvcc --no-compress")

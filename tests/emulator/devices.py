@@ -1,6 +1,6 @@
 """The pretended GPUs: what a launch may ask of each, and how many blocks an SM holds at once.
 
-Limits: CUDA C++ Programming Guide, "Compute Capabilities"; tests/test_emulator_runtime.py compares what follows from
+Limits: CUDA C++ Programming Guide, "Compute Capabilities"; tests/test_emulator_limits.py compares what follows from
 them with NVIDIA's own cuda_occupancy.h. The number of SMs is that of one card of the architecture.
 """
 
@@ -16,7 +16,7 @@ class CudaError(IntEnum):
 
     INVALID_VALUE = 1
     INVALID_CONFIGURATION = 9
-    NO_KERNEL_IMAGE = 209
+    NO_KERNEL_IMAGE_FOR_DEVICE = 209
     INVALID_PTX = 218
     LAUNCH_OUT_OF_RESOURCES = 701
     NOT_SUPPORTED = 801

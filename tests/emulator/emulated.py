@@ -140,7 +140,9 @@ def device(name="sm_80", seed=0):
             yield state.runs
         except RuntimeError as error:
             _raise_failure()
-            raise error from state.failure  # which says in words why a launch was refused
+            if state.failure is not None:
+                raise error from state.failure  # which says in words why a launch was refused
+            raise
         _raise_failure()  # the block itself may have caught the op's error
         state.runs.calls = state.take_calls()
         reports = [str(report) for run in state.runs for report in run.reports]

@@ -5,6 +5,7 @@ r = m.launch("kernel", grid=(2, 1, 1), block=(256, 1, 1), args=[x, q, 1024], see
 r.ok, r.reports, r.counters
 """
 
+import operator
 import re
 import struct
 from collections import Counter
@@ -182,7 +183,7 @@ class Module:
             raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
         self.target = int(re.match(r"sm_(\d+)", parsed.target).group(1))
         if self.target > int(device.removeprefix("sm_")):
-            raise LaunchError(f"PTX for {parsed.target} does not run on {device}", CudaError.NO_KERNEL_IMAGE)
+            raise LaunchError(f"PTX for {parsed.target} does not run on {device}", CudaError.NO_KERNEL_IMAGE_FOR_DEVICE)
         self.parsed = parsed
         self.text = text  # for ptxas, which alone knows how many registers a thread takes
         self.device = DEVICES[device]
@@ -236,13 +237,13 @@ class Module:
         threads = _product(block)
         if min(*grid, *block) < 1:
             raise LaunchError(f"grid {grid} and block {block} must be positive", CudaError.INVALID_CONFIGURATION)
-        if threads > device.threads_per_block or any(map(int.__gt__, block, device.block_limits)):
+        if threads > device.threads_per_block or any(map(operator.gt, block, device.block_limits)):
             raise LaunchError(
                 f"block {block}: {name} takes at most {device.threads_per_block} threads on {device.name}, "
                 f"{device.block_limits} along each dimension",
                 CudaError.INVALID_CONFIGURATION,
             )
-        if any(map(int.__gt__, grid, device.grid_limits)):
+        if any(map(operator.gt, grid, device.grid_limits)):
             raise LaunchError(
                 f"grid {grid} is beyond {device.name}'s limits {device.grid_limits}", CudaError.INVALID_CONFIGURATION
             )
