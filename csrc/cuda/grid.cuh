@@ -5,7 +5,10 @@
 
 namespace quaver {
 
-inline constexpr int kThreads = 256;
+inline constexpr int kLanes = 32;
+inline constexpr uint32_t kAllLanes = 0xFFFFFFFFu;
+inline constexpr int kMaxThreads = 1024;  // of a block
+inline constexpr int kThreads = 256;      // of a block, unless a kernel says otherwise
 
 // Enough blocks to fill any GPU several times over, few enough to fit every grid limit.
 inline constexpr int64_t kMaxBlocks = 1 << 16;
@@ -13,5 +16,8 @@ inline constexpr int64_t kMaxBlocks = 1 << 16;
 inline unsigned grid_for(int64_t blocks) { return static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks); }
 
 inline unsigned grid_for_elements(int64_t elements) { return grid_for((elements + kThreads - 1) / kThreads); }
+
+// For threads that take two vectors at a time.
+inline unsigned grid_for_vectors(int64_t vectors) { return grid_for_elements((vectors + 1) / 2); }
 
 }  // namespace quaver

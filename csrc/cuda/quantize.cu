@@ -1,52 +1,75 @@
 // quantize.cu: quantize on CUDA: x to q of one shape with the parameters of its blocks. Bound by memory: one read of x
 // and one write of q for each element.
-#include "arith.h"
-#include "grid.cuh"
+#include "elementwise.cuh"
 #include "launch.h"
-#include "vec.cuh"
 
 namespace quaver {
 namespace {
 
-// Each thread takes every gridDim.x * kThreads-th element in the order of q's memory.
-//   nest              loops over x, q, scale and zero_point together
-//   x, q              device, any strides
-//   scale             device, one for each block of x
-//   zero_point        the same, or null: 0 everywhere
-template <QuantizeMode kMode, class T, class Code>
-__global__ void __launch_bounds__(kThreads)
-    quantize_kernel(const ElementwiseNest nest, const T* __restrict__ x, Code* __restrict__ q,
-                    const float* __restrict__ scale, const int32_t* __restrict__ zero_point, const CodeRange range) {
-  const int64_t elements = nest.numel();
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < elements; i += step) {
-    int64_t offset[kElementwiseOperands];
-    nest.offsets(i, offset);
-    const int32_t zero = zero_point == nullptr ? 0 : zero_point[offset[kZeroPoint]];
-    const float value = to_float(x[offset[kSource]]);
-    q[offset[kTarget]] = static_cast<Code>(quantize<kMode>(value, scale[offset[kScale]], zero, range));
+// A code's eight bits are the same whether it is signed or not: the range alone tells int8 from uint8.
+template <QuantizeMode kMode, class T>
+struct Quantize {
+  using Source = T;
+  using Result = uint8_t;
+  const T* x;
+  uint8_t* q;
+  CodeRange range;
+
+  __device__ __forceinline__ const T* wide() const { return x; }
+  __device__ __forceinline__ const T* source(const Span<kElementwiseTensors>& span) const {
+    return x + span.offset[kX] + span.first;
   }
+  __device__ __forceinline__ uint8_t* result(const Span<kElementwiseTensors>& span) const {
+    return q + span.offset[kQ] + span.first;
+  }
+  __device__ __forceinline__ uint8_t convert(T value, float scale, int32_t zero) const {
+    return static_cast<uint8_t>(quantize<kMode>(to_float(value), scale, zero, range));
+  }
+};
+
+// Neighbouring threads take neighbouring vectors of kVector elements.
+//   x       device, in runs of neighbours
+//   q       device, of the same runs
+template <QuantizeMode kMode, class T, int kVector>
+__global__ void __launch_bounds__(kThreads) quantize_kernel(const ElementwisePlan plan, const T* __restrict__ x,
+                                                            uint8_t* __restrict__ q, const CodeRange range) {
+  for_each_vector<kVector>(plan, Quantize<kMode, T>{x, q, range});
 }
 
-template <QuantizeMode kMode, class T, class Code>
+// The same for any strides.
+template <QuantizeMode kMode, class T>
+__global__ void __launch_bounds__(kThreads) quantize_elements_kernel(const ElementsPlan plan, const T* __restrict__ x,
+                                                                     uint8_t* __restrict__ q, const CodeRange range) {
+  for_each_element(plan, Quantize<kMode, T>{x, q, range});
+}
+
+template <QuantizeMode kMode, class T>
 cudaError_t launch(const QuantizeArguments& arguments, cudaStream_t stream) {
-  quantize_kernel<kMode><<<grid_for_elements(arguments.nest.numel()), kThreads, 0, stream>>>(
-      arguments.nest, static_cast<const T*>(arguments.x), static_cast<Code*>(arguments.q), arguments.scale,
-      arguments.zero_point, arguments.range);
-  return cudaGetLastError();
+  const T* x = static_cast<const T*>(arguments.x);
+  uint8_t* q = static_cast<uint8_t*>(arguments.q);
+  return choose_elementwise<T>(
+      arguments.nest, kSource, kTarget, arguments.scale, arguments.zero_point,
+      [&](const ElementwisePlan& plan, auto vector) {
+        constexpr int kVector = decltype(vector)::value;
+        quantize_kernel<kMode, T, kVector>
+            <<<grid_for_vectors(plan.runs.vectors()), kThreads, 0, stream>>>(plan, x, q, arguments.range);
+        return cudaGetLastError();
+      },
+      [&](const ElementsPlan& plan) {
+        quantize_elements_kernel<kMode, T>
+            <<<grid_for_elements(plan.elements), kThreads, 0, stream>>>(plan, x, q, arguments.range);
+        return cudaGetLastError();
+      });
 }
 
 }  // namespace
 
 cudaError_t launch_quantize(const QuantizeArguments& arguments, cudaStream_t stream) {
   if (arguments.nest.numel() == 0) return cudaSuccess;
-  return with_type(arguments.x_type, [&](auto x_tag) {
-    return with_type(arguments.q_type, [&](auto q_tag) {
-      using T = typename decltype(x_tag)::type;
-      using Code = typename decltype(q_tag)::type;
-      return arguments.mode == QuantizeMode::kAffine ? launch<QuantizeMode::kAffine, T, Code>(arguments, stream)
-                                                     : launch<QuantizeMode::kOnnx, T, Code>(arguments, stream);
-    });
+  return with_type(arguments.x_type, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    return arguments.mode == QuantizeMode::kAffine ? launch<QuantizeMode::kAffine, T>(arguments, stream)
+                                                   : launch<QuantizeMode::kOnnx, T>(arguments, stream);
   });
 }
 

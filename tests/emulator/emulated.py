@@ -119,6 +119,12 @@ def ops():
     return getattr(torch.ops, NAMESPACE)
 
 
+def known_kernels(device):
+    """The names of all kernels in the source files of which some kernel has been launched on this device."""
+    modules = [module for (_, name), module in _State.modules.items() if name == device]
+    return {kernel for module in modules for kernel in module.kernels}
+
+
 def _raise_failure():
     """Raises what went wrong while a launch was emulated; a launch that was refused is the op's to report."""
     failure = stand_in().failure
