@@ -47,8 +47,9 @@ def test_launches_run(probe, device):
     backwards = np.arange(63, -1, -1)
     assert np.array_equal(probe.launch(DYNAMIC, block=(64, 1, 1), shared=256, count=64)[1], backwards)
     assert np.array_equal(probe.launch(STATIC, block=(64, 1, 1), count=64)[1], backwards)
-    assert [run.block for run in probe.runtime.runs] == [(32, 1, 1), (64, 1, 1), (64, 1, 1)]
-    assert not any(run.reports for run in probe.runtime.runs)
+    runs = probe.runtime.runs
+    assert [(run.block, run.shared) for run in runs] == [((32, 1, 1), 0), ((64, 1, 1), 256), ((64, 1, 1), 0)]
+    assert not any(run.reports for run in runs)
 
 
 @pytest.mark.parametrize(

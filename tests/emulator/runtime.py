@@ -78,10 +78,10 @@ class _Handlers(ctypes.Structure):
 
 
 class Run:
-    """One launch: the kernel's name, its grid and what the emulator saw."""
+    """One launch: the kernel's name, its grid, its dynamic shared memory and what the emulator saw."""
 
-    def __init__(self, kernel, grid, block, result):
-        self.kernel, self.grid, self.block = kernel, grid, block
+    def __init__(self, kernel, grid, block, shared, result):
+        self.kernel, self.grid, self.block, self.shared = kernel, grid, block, shared
         self.reports, self.counters = result.reports, result.counters
 
 
@@ -140,6 +140,11 @@ class Runtime:
             device.reserved_shared_per_block,
         )))  # fmt: skip
 
+    def known_kernels(self, device):
+        """The names of all kernels in the modules of which some kernel has been launched, or asked about."""
+        modules = [module for (name, _), module in self._modules.items() if name == device]
+        return {kernel for module in modules for kernel in module.kernels}
+
     def take_calls(self):
         """The names of the runtime's functions that were called since the last time."""
         return self.library.emulator_take_calls().decode().splitlines()
@@ -185,7 +190,7 @@ class Runtime:
             most_shared=function.most_shared,
             seed=self.seed,
         )
-        self.runs.append(Run(function.name, grid, block, result))
+        self.runs.append(Run(function.name, grid, block, shared, result))
 
     def _attributes(self, function, out):
         device, module, found = self.device, function.module, function.resources()
