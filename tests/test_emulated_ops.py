@@ -229,6 +229,7 @@ def test_ops_call_nothing_that_a_stream_capture_forbids():
     with pytest.raises(emulated.EmulationError, match="cudaDeviceSynchronize: a stream that is being captured"):  # noqa: SIM117
         with emulated.device():
             emulated.library().cudaDeviceSynchronize()
+    check("quantize", x, scale)  # its launch finds no error of the block before
 
 
 def device_code(library):

@@ -138,7 +138,7 @@ def device(name="sm_80", seed=0):
     before = (state.device.name, state.seed, state.runs, state.failure)
     state.pretend(name)
     state.seed, state.runs, state.failure = seed, Runs(), None
-    for take in (library().emulator_take_unwritten, state.take_calls, state.take_refusals):
+    for take in (library().emulator_take_unwritten, library().cudaGetLastError, state.take_calls, state.take_refusals):
         take()  # of a block that ended with another error
     try:
         try:
