@@ -17,7 +17,7 @@ if not quaver.build_info()["cuda"]:
 
 from benchmarks.evidence import bounds, cases, compiled, machine_code, page, table
 from benchmarks.evidence.counted import WHOLE_OP
-from benchmarks.evidence.devices import MULTIPROCESSORS
+from tests.emulator import DEVICES
 
 FULLY = "sm_80"
 # On the other architectures.
@@ -64,7 +64,7 @@ def kept():
 @pytest.fixture(scope="module")
 def counted():
     rows = []
-    for architecture in MULTIPROCESSORS:
+    for architecture in DEVICES:
         chosen = [case for case in cases.all_cases() if architecture == FULLY or case.name in SOME]
         rows += table.with_resources(table.counted_rows(chosen, architecture))
     return rows
@@ -93,7 +93,7 @@ def test_no_bound_is_looser_than_it_must_be(counted):
 
 
 def test_the_kept_table_has_every_case_on_every_architecture(kept):
-    wanted = {(case.name, architecture) for case in cases.all_cases() for architecture in MULTIPROCESSORS}
+    wanted = {(case.name, architecture) for case in cases.all_cases() for architecture in DEVICES}
     assert {(row["case"], row["architecture"]) for row in kept} == wanted, KEPT_TABLE_IS_OLD
     assert len({case.name for case in cases.all_cases()}) == len(cases.all_cases())
 
@@ -199,12 +199,13 @@ def test_unknown_machine_instructions_are_errors():
         machine_code.main_loop("")
 
 
-def test_occupancy_is_the_calculators():
+def test_occupancy():
     """Known by hand: what registers, threads and shared memory leave of a multiprocessor."""
     light = compiled.Resources(registers=32, stack=0, static_shared=0, local=0)
     heavy = compiled.Resources(registers=128, stack=0, static_shared=0, local=0)
     shared = compiled.Resources(registers=32, stack=0, static_shared=40 * 1024, local=0)
-    launches = [("sm_80", light, 256, 0), ("sm_75", light, 256, 0), ("sm_80", heavy, 256, 0)]
-    launches += [("sm_80", shared, 256, 0), ("sm_80", light, 128, 160 * 1024)]
-    # 2,048 / 256 threads; 1,024 / 256; 65,536 / (128 * 256) registers; 164 / 41 KiB, one of them the system's; one
-    assert compiled.resident_blocks(launches) == [8, 4, 2, 4, 1]
+    assert compiled.blocks_that_fit("sm_80", light, 256, 0) == 8  # 2,048 / 256 threads
+    assert compiled.blocks_that_fit("sm_75", light, 256, 0) == 4  # 1,024 / 256
+    assert compiled.blocks_that_fit("sm_80", heavy, 256, 0) == 2  # 65,536 / (128 * 256) registers
+    assert compiled.blocks_that_fit("sm_80", shared, 256, 0) == 4  # 164 / 41 KiB, one of them the system's
+    assert compiled.blocks_that_fit("sm_80", light, 128, 160 * 1024) == 1

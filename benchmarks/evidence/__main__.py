@@ -5,10 +5,11 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from tests.emulator import DEVICES
+
 from . import bounds, compiled, page, table
 from .cases import all_cases
 from .counted import count_lines
-from .devices import MULTIPROCESSORS
 
 LINE_COLUMNS = ("instructions", "bytes read", "bytes written", "sectors", "ideal sectors", "wavefronts")
 LINE_COLUMNS += ("ideal wavefronts",)
@@ -17,7 +18,7 @@ LINE_COLUMNS += ("ideal wavefronts",)
 def write():
     cases = all_cases()
     rows = []
-    for architecture in MULTIPROCESSORS:
+    for architecture in DEVICES:
         print(f"{architecture}: {len(cases)} cases", file=sys.stderr, flush=True)
         rows += table.with_loops(table.with_resources(table.counted_rows(cases, architecture)))
     order = {case.name: number for number, case in enumerate(cases)}
@@ -58,7 +59,7 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence", description=__doc__)
     parser.add_argument("--lines", metavar="KERNEL", help="print what is counted at each source line of a kernel")
     parser.add_argument("--case", default="", help="with --lines: only the cases whose names contain this")
-    parser.add_argument("--architecture", default="sm_80", choices=MULTIPROCESSORS, help="with --lines")
+    parser.add_argument("--architecture", default="sm_80", choices=DEVICES, help="with --lines")
     arguments = parser.parse_args()
     problems = print_lines(arguments.lines, arguments.case, arguments.architecture) if arguments.lines else write()
     for problem in problems:

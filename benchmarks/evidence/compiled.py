@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.emulator import build, emulated
+from tests.emulator import DEVICES, toolkit
+from tests.emulator.devices import KIB, Use, resident_blocks
 
 from .counted import kernel_name
-from .devices import MULTIPROCESSORS
 from .machine_code import main_loop
 
-HERE = Path(__file__).parent
 # Where the tools' wheels put them; cuobjdump finds nvdisasm on PATH.
 TOOLS = Path(sysconfig.get_path("purelib"), "nvidia", "cu13", "bin")
 # Such as " Function NAME:\n  REG:46 STACK:0 SHARED:0 LOCAL:0 CONSTANT[0]:872 ..."
@@ -43,8 +42,7 @@ def shipped_library():
 @cache
 def nvcc_release():
     """Of the compiler that the emulator's PTX comes from, such as '13.0.88'."""
-    text = subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
-    return re.search(r", V([\d.]+)", text).group(1)
+    return re.search(r", V([\d.]+)", toolkit.run([toolkit.nvcc(), "--version"])).group(1)
 
 
 def _cuobjdump(*options):
@@ -66,7 +64,11 @@ def resources():
             key = kernel_name(name), architecture
             if key in found:
                 raise ValueError(f"two kernels are called {key[0]}")
-            found[key] = Resources(*map(int, numbers))
+            registers, stack, shared, local = map(int, numbers)
+            # From sm_90 on, a kernel with shared memory is said to have the kilobyte, too, that the system takes.
+            if shared and int(architecture.removeprefix("sm_")) >= 90:
+                shared -= KIB
+            found[key] = Resources(registers, stack, shared, local)
     return found
 
 
@@ -80,32 +82,7 @@ def main_loops(architecture):
     return found
 
 
-@cache
-def _calculator():
-    """occupancy.cpp, compiled with the toolkit's header."""
-    source = (HERE / "occupancy.cpp").read_text()
-    program = build.CACHE / f"occupancy_{build._digest(source, nvcc_release())}"
-    if not program.exists():
-        scratch = program.with_suffix(f".{os.getpid()}")
-        includes = emulated.cuda_include(shutil.which("nvcc"))
-        command = ["g++", "-std=c++20", "-O1", "-w", *includes, str(HERE / "occupancy.cpp"), "-o", str(scratch)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
-        scratch.replace(program)
-    return program
-
-
-def resident_blocks(launches):
-    """Blocks that a multiprocessor holds, for each (architecture, Resources, threads of a block, dynamic shared)."""
-    lines = []
-    for architecture, used, threads, dynamic_shared in launches:
-        sm = MULTIPROCESSORS[architecture]
-        lines.append(
-            f"{sm.major} {sm.minor} {sm.threads} {sm.registers} {sm.shared} {sm.shared_of_block} "
-            f"{sm.reserved_of_block} {used.registers} {used.static_shared} {threads} {dynamic_shared}\n"
-        )
-    done = subprocess.run([_calculator()], input="".join(lines), capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr)
-    return [int(line) for line in done.stdout.split()]
+def blocks_that_fit(architecture, used, threads, dynamic_shared):
+    """How many blocks a multiprocessor holds at once; the emulator's devices are compared with cuda_occupancy.h."""
+    shared = used.static_shared + dynamic_shared
+    return resident_blocks(DEVICES[architecture], Use(threads, used.registers, shared), shared)

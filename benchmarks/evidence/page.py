@@ -4,7 +4,7 @@ import re
 
 from . import bounds
 from .counted import WHOLE_OP
-from .devices import GPUS
+from .peaks import GPUS
 from .table import FOLDER, LOOP_KINDS
 
 PAGE = FOLDER / "EVIDENCE.md"
@@ -30,8 +30,8 @@ HEAD = """\
 **What is counted**: the PTX that nvcc {nvcc} makes of the shipped sources, launched by the shipped launchers, run by
 [the emulator](../tests/emulator/README.md): warp instructions, bytes asked of global memory (a byte once for all lanes
 of a warp), 32-byte sectors and wavefronts of shared memory against the fewest that could carry the same bytes.
-Registers, spills, occupancy (NVIDIA's `cuda_occupancy.h`) and the main loop's machine instructions are of the installed
-library.
+Registers, spills, occupancy (as NVIDIA's `cuda_occupancy.h` has it) and the main loop's machine instructions are of the
+installed library.
 
 **What it does not show**: time. Nothing here was measured on a GPU. Caches, latencies and clocks are not modelled, and
 ptxas turns PTX instructions into more (a division) or fewer (a move) of its own. Bytes of parameters, which caches

@@ -4,9 +4,10 @@ import csv
 import io
 from pathlib import Path
 
+from tests.emulator import DEVICES
+
 from . import compiled
 from .counted import WHOLE_OP, count
-from .devices import MULTIPROCESSORS
 
 FOLDER = Path(__file__).parents[1]
 CSV = FOLDER / "evidence.csv"
@@ -42,18 +43,16 @@ def counted_rows(cases, architecture):
 def with_resources(rows):
     """Adds what ptxas reports, and how many blocks fit a multiprocessor."""
     resources = compiled.resources()
-    launched = [row for row in rows if row["kernel"] != WHOLE_OP]
-    launches = []
-    for row in launched:
+    for row in rows:
+        if row["kernel"] == WHOLE_OP:
+            continue
         if (row["kernel"], row["architecture"]) not in resources:
             raise LookupError(f"the shipped library has no {row['kernel']} for {row['architecture']}: build it anew")
         used = resources[row["kernel"], row["architecture"]]
-        launches.append((row["architecture"], used, row["threads"], row["dynamic_shared"]))
-    for row, launch, blocks in zip(launched, launches, compiled.resident_blocks(launches), strict=True):
-        architecture, used, threads, _ = launch
+        blocks = compiled.blocks_that_fit(row["architecture"], used, row["threads"], row["dynamic_shared"])
         row |= {"registers": used.registers, "stack_bytes": used.stack, "local_bytes": used.local}
         row |= {"static_shared": used.static_shared, "resident_blocks": blocks}
-        row["occupancy"] = round(blocks * threads / MULTIPROCESSORS[architecture].threads, 3)
+        row["occupancy"] = round(blocks * row["threads"] / DEVICES[row["architecture"]].threads_per_multiprocessor, 3)
     return rows
 
 

@@ -8,6 +8,7 @@
 // Bytes in flight: an H100 needs 18 KB for each multiprocessor (elementwise.cuh). 768 threads ask for 48 KB at once.
 #include "grid.cuh"
 #include "launch.h"
+#include "quotient.cuh"
 #include "runs.cuh"
 #include "state.cuh"
 #include "vec.cuh"
@@ -72,6 +73,7 @@ __global__ void __launch_bounds__(kMostThreads<T>)
       for (int i = 0; i < kVector; ++i) found.take(to_float(held[u].get(i)));
     join_warps(found, plan.warps);
     const ScaleAndZeroPoint chosen = choose_qparams(found.lo, found.hi, symmetric, range, eps);
+    const SharedScale<QuantizeMode::kOnnx> shared(chosen.scale, chosen.zero_point, range);
 
     Sum sum;
 #pragma unroll
@@ -80,17 +82,15 @@ __global__ void __launch_bounds__(kMostThreads<T>)
       const int from = max(begin, 0);
       const int count = min(begin + kVector, length) - from;
       if (count <= 0) continue;
-      Vector<uint8_t, kVector> codes{};
+      float value[kVector];
+      int32_t code[kVector];
+      to_floats(held[u], value);
+      quantize_all(value, shared, range, code);
 #pragma unroll
-      for (int i = 0; i < kVector; ++i) {
-        const int32_t code =
-            quantize<QuantizeMode::kOnnx>(to_float(held[u].get(i)), chosen.scale, chosen.zero_point, range);
-        codes.put(i, static_cast<uint8_t>(code));
-        sum.take(code);
-      }
+      for (int i = 0; i < kVector; ++i) sum.take(code[i]);
       // What stands for the elements that a vector at the row's end lacks are zeros, whose code is the zero point.
       sum.take(-(kVector - count) * chosen.zero_point);
-      store_span(codes, q + offset[kDynamicQ] + from, count);
+      store_span(pack_bytes(code), q + offset[kDynamicQ] + from, count);
     }
     if (row_sum != nullptr) join_warps(sum, plan.warps);
     if (thread == 0 && row < plan.count) {

@@ -2,12 +2,13 @@
 // vector by vector together with the parameters of their blocks.
 //
 // Bytes in flight: reading 3.35 TB/s (H100 SXM) with some 700 ns of latency needs 2.3 MB under way, 18 KB for each of
-// its 132 multiprocessors. 2,048 threads with kUnroll vectors of 16 bytes ask for 64 KB where x is read; where codes
-// are read, which are at most a third of the traffic, for 16 to 32 KB.
+// its 132 multiprocessors. 768 threads with kTogether vectors of 16 bytes ask for 24 KB or more where x is read; where
+// codes are read, which are at most a third of the traffic, for 6 KB or more.
 #pragma once
 
 #include "arith.h"
 #include "grid.cuh"
+#include "parameters.cuh"
 #include "runs.cuh"
 #include "vec.cuh"
 
@@ -15,141 +16,151 @@ namespace quaver {
 
 enum ElementwiseTensor { kX, kQ, kElementwiseTensors };
 
-// The parameters of elements in the order of the nest: in a round of `inner` elements each lies one stride from the one
-// before, a stride of 0 being one parameter for all.
-struct Parameters {
-  const float* scale;
-  const int32_t* zero_point;  // null: 0 everywhere
-  Walk<2> outer;              // over rounds
-  Divisor inner;
-  int64_t scale_stride;
-  int64_t zero_point_stride;
+// Vectors that a thread reads before it works on the first.
+inline constexpr int kTogether = 2;
 
-  Parameters(const LoopNest<2>& nest, const float* scale, const int32_t* zero_point)
-      : scale(scale),
-        zero_point(zero_point),
-        outer(outer_loops(nest)),
-        inner(inner_size(nest)),
-        scale_stride(nest.loops > 0 ? inner_stride(nest, 0) : 0),
-        zero_point_stride(nest.loops > 0 ? inner_stride(nest, 1) : 0) {}
-
-  QUAVER_LAYOUT_FUNCTION bool same_in_round() const { return scale_stride == 0 && zero_point_stride == 0; }
-
-  // Neighbouring elements have neighbouring parameters, which can be read as vectors.
-  QUAVER_LAYOUT_FUNCTION bool follow_elements() const {
-    return scale_stride == 1 && (zero_point == nullptr || zero_point_stride == 1);
-  }
-
-  // A vector's elements lie in one round or in two.
-  bool serve_vectors(int vector) const { return outer.loops == 0 || inner.divisor >= vector; }
-};
-
-// Where the parameters of an element are, and how many elements are left in its round.
-struct ParameterPlace {
-  const float* scale;
-  const int32_t* zero_point;
-  int64_t left;
-
-  __device__ __forceinline__ ParameterPlace(const Parameters& parameters, int64_t element) {
-    const int64_t round = parameters.outer.loops == 0 ? 0 : parameters.inner.quotient(element);
-    const int64_t at = element - round * parameters.inner.divisor;
-    int64_t offset[2] = {at * parameters.scale_stride, at * parameters.zero_point_stride};
-    parameters.outer.add_offsets(round, offset);
-    scale = parameters.scale + offset[0];
-    zero_point = parameters.zero_point == nullptr ? nullptr : parameters.zero_point + offset[1];
-    left = parameters.inner.divisor - at;
-  }
-
-  __device__ __forceinline__ int32_t zero() const { return zero_point == nullptr ? 0 : __ldg(zero_point); }
-};
-
-// The parameters of `count` <= kVector elements, one by one.
-template <int kVector>
-struct ParameterVectors {
-  float scale[kVector];
-  int32_t zero[kVector];
-
-  __device__ __forceinline__ ParameterVectors(const Parameters& parameters, const ParameterPlace& place,
-                                              int64_t element, int count) {
-    if (kVector == 4 && count == 4 && place.left >= 4 && parameters.follow_elements() &&
-        misalignment<4>(place.scale) == 0 && misalignment<4>(place.zero_point) == 0) {
-      const Vector<float, 4> scales = load_vector<4>(place.scale);
-      Vector<int32_t, 4> zeros{};
-      if (place.zero_point != nullptr) zeros = load_vector<4>(place.zero_point);
-#pragma unroll
-      for (int i = 0; i < kVector; ++i) {
-        scale[i] = scales.get(i);
-        zero[i] = zeros.get(i);
-      }
-      return;
-    }
-    const ParameterPlace next(parameters, element + min(place.left, int64_t{count - 1}));
-#pragma unroll
-    for (int i = 0; i < kVector; ++i) {
-      if (i >= count) break;
-      const bool here = i < place.left;
-      const int64_t at = here ? i : i - place.left;
-      scale[i] = __ldg((here ? place.scale : next.scale) + at * parameters.scale_stride);
-      zero[i] = 0;
-      if (place.zero_point != nullptr)
-        zero[i] = __ldg((here ? place.zero_point : next.zero_point) + at * parameters.zero_point_stride);
-    }
-  }
-};
-
-struct ElementwisePlan {
+struct VectorsPlan {
   Runs<kElementwiseTensors> runs;
   Parameters parameters;
+
+  int64_t blocks() const { return (runs.vectors() + kThreads * kTogether - 1) / (kThreads * kTogether); }
 };
 
-// One thread's vectors, kUnroll at a time. An operation has
-//   Source, Result                      the types of elements
-//   wide()                              the float tensor: vectors are aligned to it
-//   source(span), result(span)          where a span's elements are
-//   convert(element, scale, zero)       the result
+// An operation has
+//   Source, Result                     the types of elements
+//   Shared                             what elements with the same scale and zero point share: made of these and the
+//                                      operation
+//   wide()                             the float tensor: vectors are aligned to it
+//   source(offsets), result(offsets)   where elements are
+//   convert(vector, shared)            the results of elements with the same parameters
+//   convert_each(vector, shareds)      of elements that each have their own
+//   convert_one(element, scale, zero)
+//
+// A block has kThreads * kTogether neighbouring vectors.
 template <int kVector, class Operation>
-__device__ __forceinline__ void for_each_vector(const ElementwisePlan& plan, const Operation& operation) {
-  constexpr int kUnroll = 2;
+__device__ __forceinline__ void for_each_vector(const VectorsPlan& plan, const Operation& operation) {
   using Source = Vector<typename Operation::Source, kVector>;
   using Result = Vector<typename Operation::Result, kVector>;
-  const int64_t vectors = plan.runs.vectors();
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads * kUnroll;
-  for (int64_t number = static_cast<int64_t>(blockIdx.x) * kThreads * kUnroll + threadIdx.x; number < vectors;
-       number += step) {
-    Span<kElementwiseTensors> spans[kUnroll];
-    Source sources[kUnroll];
+  const BlockOfVectors<kElementwiseTensors, kVector, typename Operation::Wide> block(
+      plan.runs, operation.wide(), kX, static_cast<int64_t>(blockIdx.x) * kThreads * kTogether);
+  const int64_t first_element = block.span(0).element;
+  const ParameterFinder finder(plan.parameters, first_element);
+  Span<kElementwiseTensors> spans[kTogether];
+  Source sources[kTogether];
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      spans[u] = plan.runs.template span<kVector>(number + u * kThreads, operation.wide(), kX);
-      sources[u] = load_span<kVector>(operation.source(spans[u]), spans[u].count);
-    }
+  for (int u = 0; u < kTogether; ++u) {
+    spans[u] = block.span(threadIdx.x + u * kThreads);
+    sources[u] = load_span<kVector>(operation.source(spans[u].offset), spans[u].count);
+  }
+  typename Operation::Shared shared;
+  int64_t shared_round = -1;
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      const int count = spans[u].count;
-      if (count == 0) continue;
-      const int64_t element = spans[u].run * plan.runs.length + spans[u].first;
-      const ParameterPlace place(plan.parameters, element);
+  for (int u = 0; u < kTogether; ++u) {
+    const int count = spans[u].count;
+    if (count == 0) continue;
+    const int32_t beyond = static_cast<int32_t>(spans[u].element - first_element);
+    const ParameterPlace place = finder.place(beyond);
+    if (plan.parameters.same_in_round() && place.left >= count) {
+      if (place.round != shared_round) shared = {__ldg(place.scale), place.zero(), operation};
+      shared_round = place.round;
+      store_span(operation.convert(sources[u], shared), operation.result(spans[u].offset), count);
+    } else {
+      const ParameterVectors<kVector> each(finder, place, beyond, count);
       Result result{};
-      if (plan.parameters.same_in_round() && place.left >= count) {
-        const float scale = __ldg(place.scale);
-        const int32_t zero = place.zero();
 #pragma unroll
-        for (int i = 0; i < kVector; ++i) result.put(i, operation.convert(sources[u].get(i), scale, zero));
-      } else {
-        const ParameterVectors<kVector> each(plan.parameters, place, element, count);
-#pragma unroll
-        for (int i = 0; i < kVector; ++i)
-          result.put(i, operation.convert(sources[u].get(i), each.scale[i], each.zero[i]));
-      }
-      store_span(result, operation.result(spans[u]), count);
+      for (int i = 0; i < kVector; ++i)
+        result.put(i, operation.convert_one(sources[u].get(i), each.scale[i], each.zero[i]));
+      store_span(result, operation.result(spans[u].offset), count);
     }
+  }
+}
+
+// Rows of neighbouring elements, each column with parameters of its own.
+struct ColumnsPlan {
+  static constexpr int kVector = 4;  // columns of a thread, whose parameters it keeps in registers
+  static constexpr int kWidth = kVector * kLanes;
+  static constexpr int kRowsTogether = kThreads / kLanes;
+  static constexpr int kLeastRows = 4 * kRowsTogether;
+  static constexpr int kMostRows = 256;
+  static constexpr int kEnoughBlocks = 256;
+
+  int64_t rows;
+  int64_t columns;
+  int64_t x_stride;
+  int64_t q_stride;
+  const float* scale;         // device [columns]
+  const int32_t* zero_point;  // the same, or null
+  int32_t rows_of_block = kLeastRows;
+  Divisor tiles;  // of kWidth columns
+
+  ColumnsPlan(int64_t rows, int64_t columns, int64_t x_stride, int64_t q_stride, const Parameters& parameters)
+      : rows(rows),
+        columns(columns),
+        x_stride(x_stride),
+        q_stride(q_stride),
+        scale(parameters.scale),
+        zero_point(parameters.zero_point),
+        tiles((columns + kWidth - 1) / kWidth) {
+    while (rows_of_block < kMostRows && rows * tiles.divisor > rows_of_block * kEnoughBlocks) rows_of_block *= 2;
+  }
+
+  int64_t blocks() const { return tiles.divisor * ((rows + rows_of_block - 1) / rows_of_block); }
+};
+
+// A block has kWidth columns of plan.rows_of_block rows, a warp every kRowsTogether-th of these.
+//   shared memory   smem_scale, smem_zero: [kWidth] each; all warps read all of them, lane by lane 16 bytes
+template <class Operation>
+__device__ __forceinline__ void for_each_column(const ColumnsPlan& plan, const Operation& operation) {
+  constexpr int kVector = ColumnsPlan::kVector;
+  constexpr int kRows = 4;  // that a thread reads before it works on the first
+  __shared__ alignas(16) float smem_scale[ColumnsPlan::kWidth];
+  __shared__ alignas(16) int32_t smem_zero[ColumnsPlan::kWidth];
+  const int64_t part = plan.tiles.quotient(blockIdx.x);
+  const int64_t first_column = (blockIdx.x - part * plan.tiles.divisor) * ColumnsPlan::kWidth;
+  if (threadIdx.x < ColumnsPlan::kWidth) {
+    const int64_t column = first_column + threadIdx.x;
+    smem_scale[threadIdx.x] = column < plan.columns ? __ldg(plan.scale + column) : 1.0f;
+    smem_zero[threadIdx.x] = column < plan.columns && plan.zero_point != nullptr ? __ldg(plan.zero_point + column) : 0;
+  }
+  __syncthreads();
+  const int lane = threadIdx.x % kLanes;
+  const int64_t column = first_column + lane * kVector;
+  if (column >= plan.columns) return;
+  const float4 scales = reinterpret_cast<const float4*>(smem_scale)[lane];
+  const int4 zeros = reinterpret_cast<const int4*>(smem_zero)[lane];
+  const typename Operation::Shared shared[kVector] = {{scales.x, zeros.x, operation},
+                                                      {scales.y, zeros.y, operation},
+                                                      {scales.z, zeros.z, operation},
+                                                      {scales.w, zeros.w, operation}};
+  const int64_t first_row = part * plan.rows_of_block + threadIdx.x / kLanes;
+  const int64_t end = min((part + 1) * plan.rows_of_block, plan.rows);
+  int64_t offset[kElementwiseTensors] = {first_row * plan.x_stride + column, first_row * plan.q_stride + column};
+  for (int64_t row = first_row; row < end; row += kRows * ColumnsPlan::kRowsTogether) {
+    Vector<typename Operation::Source, kVector> sources[kRows];
+    int64_t offsets[kRows][kElementwiseTensors];
+#pragma unroll
+    for (int u = 0; u < kRows; ++u) {
+      offsets[u][kX] = offset[kX];
+      offsets[u][kQ] = offset[kQ];
+      if (row + u * ColumnsPlan::kRowsTogether < end) sources[u] = load_vector<kVector>(operation.source(offset));
+      offset[kX] += ColumnsPlan::kRowsTogether * plan.x_stride;
+      offset[kQ] += ColumnsPlan::kRowsTogether * plan.q_stride;
+    }
+#pragma unroll
+    for (int u = 0; u < kRows; ++u)
+      if (row + u * ColumnsPlan::kRowsTogether < end)
+        store_vector(operation.convert_each(sources[u], shared), operation.result(offsets[u]));
   }
 }
 
 struct ElementsPlan {
   Walk<kElementwiseTensors> walk;
-  Parameters parameters;
+  Walk<2> parameters;
+  const float* scale;
+  const int32_t* zero_point;  // null: 0 everywhere
   int64_t elements;
+
+  unsigned blocks() const { return grid_for_elements(elements); }
 };
 
 // Any strides: each thread takes every gridDim.x * kThreads-th element.
@@ -157,27 +168,50 @@ template <class Operation>
 __device__ __forceinline__ void for_each_element(const ElementsPlan& plan, const Operation& operation) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < plan.elements; i += step) {
-    Span<kElementwiseTensors> span{};
-    plan.walk.add_offsets(i, span.offset);
-    const ParameterPlace place(plan.parameters, i);
-    *operation.result(span) = operation.convert(*operation.source(span), __ldg(place.scale), place.zero());
+    int64_t offset[kElementwiseTensors] = {};
+    int64_t parameter[2] = {};
+    plan.walk.add_offsets(i, offset);
+    plan.parameters.add_offsets(i, parameter);
+    const int32_t zero = plan.zero_point == nullptr ? 0 : __ldg(plan.zero_point + parameter[1]);
+    *operation.result(offset) =
+        operation.convert_one(*operation.source(offset), __ldg(plan.scale + parameter[0]), zero);
   }
 }
 
-// Calls `vectors(plan, VectorTag)` or `elements(plan)`, whichever fits; x_operand and q_operand are the nest's.
-template <class T, class Vectors, class Elements>
-cudaError_t choose_elementwise(const ElementwiseNest& nest, int x_operand, int q_operand, const float* scale,
-                               const int32_t* zero_point, const Vectors& vectors, const Elements& elements) {
+// Whether columns have parameters of their own and can be read as vectors.
+template <class T>
+bool has_columns(const LoopNest<kElementwiseTensors>& tensors, const Parameters& parameters, const void* x,
+                 const void* q) {
+  constexpr int kVector = ColumnsPlan::kVector;
+  const int64_t columns = parameters.inner.divisor;
+  if (!parameters.follow_elements() || parameters.outer.loops > 1 || columns % kVector != 0) return false;
+  if (parameters.outer.stride[0][0] != 0 || parameters.outer.stride[0][1] != 0) return false;
+  if (tensors.loops > 2 || !has_runs(tensors, kVector)) return false;
+  if (tensors.loops == 2 &&
+      (inner_size(tensors) != columns || tensors.stride[0][kX] % kVector != 0 || tensors.stride[0][kQ] % kVector != 0))
+    return false;
+  return reinterpret_cast<uint64_t>(x) % (kVector * sizeof(T)) == 0 && reinterpret_cast<uint64_t>(q) % kVector == 0;
+}
+
+// Calls launch(plan, CountTag of a vector's elements) with the plan that fits.
+template <class T, class Launch>
+cudaError_t choose_elementwise(const ElementwiseNest& nest, int x_operand, int q_operand, const void* x, const void* q,
+                               const float* scale, const int32_t* zero_point, const Launch& launch) {
   const LoopNest<kElementwiseTensors> tensors = nest.of({x_operand, q_operand});
-  const Parameters parameters(nest.of({kScale, kZeroPoint}), scale, zero_point);
-  // Parameters that differ from element to element are read four at a time: wider vectors would read every other 16
-  // bytes.
-  const int vector = parameters.same_in_round() ? kWidest<T> : 4;
-  if (!has_runs(tensors, vector) || !parameters.serve_vectors(vector))
-    return elements(ElementsPlan{Walk<kElementwiseTensors>(tensors), parameters, nest.numel()});
-  const ElementwisePlan plan{Runs<kElementwiseTensors>(tensors, vector), parameters};
-  if (vector == 4) return vectors(plan, CountTag<4>{});
-  return vectors(plan, CountTag<kWidest<T>>{});
+  const LoopNest<2> of_parameters = nest.of({kScale, kZeroPoint});
+  const Parameters parameters(of_parameters, scale, zero_point);
+  if (has_columns<T>(tensors, parameters, x, q)) {
+    const int64_t columns = parameters.inner.divisor;
+    const bool rows = tensors.loops == 2;
+    return launch(ColumnsPlan(nest.numel() / columns, columns, rows ? tensors.stride[0][kX] : columns,
+                              rows ? tensors.stride[0][kQ] : columns, parameters),
+                  CountTag<ColumnsPlan::kVector>{});
+  }
+  constexpr int kVector = kWidest<T>;
+  if (has_runs(tensors, kVector) && parameters.serve_vectors(kVector))
+    return launch(VectorsPlan{Runs<kElementwiseTensors>(tensors, kVector), parameters}, CountTag<kVector>{});
+  const ElementsPlan plan{Walk<kElementwiseTensors>(tensors), Walk<2>(of_parameters), scale, zero_point, nest.numel()};
+  return launch(plan, CountTag<1>{});
 }
 
 }  // namespace quaver

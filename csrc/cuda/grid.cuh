@@ -17,7 +17,4 @@ inline unsigned grid_for(int64_t blocks) { return static_cast<unsigned>(blocks <
 
 inline unsigned grid_for_elements(int64_t elements) { return grid_for((elements + kThreads - 1) / kThreads); }
 
-// For threads that take two vectors at a time.
-inline unsigned grid_for_vectors(int64_t vectors) { return grid_for_elements((vectors + 1) / 2); }
-
 }  // namespace quaver

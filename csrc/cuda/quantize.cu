@@ -2,6 +2,7 @@
 // and one write of q for each element.
 #include "elementwise.cuh"
 #include "launch.h"
+#include "quotient.cuh"
 
 namespace quaver {
 namespace {
@@ -11,35 +12,77 @@ template <QuantizeMode kMode, class T>
 struct Quantize {
   using Source = T;
   using Result = uint8_t;
+  using Wide = T;
   const T* x;
   uint8_t* q;
   CodeRange range;
 
+  struct Shared : SharedScale<kMode> {
+    Shared() = default;
+    __device__ __forceinline__ Shared(float scale, int32_t zero, const Quantize& operation)
+        : SharedScale<kMode>(scale, zero, operation.range) {}
+  };
+
   __device__ __forceinline__ const T* wide() const { return x; }
-  __device__ __forceinline__ const T* source(const Span<kElementwiseTensors>& span) const {
-    return x + span.offset[kX] + span.first;
+  __device__ __forceinline__ const T* source(const int64_t (&offset)[kElementwiseTensors]) const {
+    return x + offset[kX];
   }
-  __device__ __forceinline__ uint8_t* result(const Span<kElementwiseTensors>& span) const {
-    return q + span.offset[kQ] + span.first;
+  __device__ __forceinline__ uint8_t* result(const int64_t (&offset)[kElementwiseTensors]) const {
+    return q + offset[kQ];
   }
-  __device__ __forceinline__ uint8_t convert(T value, float scale, int32_t zero) const {
+
+  template <int kVector>
+  __device__ __forceinline__ Vector<uint8_t, kVector> convert(const Vector<T, kVector>& vector,
+                                                              const Shared& shared) const {
+    float value[kVector];
+    int32_t code[kVector];
+    to_floats(vector, value);
+    quantize_all<kMode>(value, shared, range, code);
+    return pack_bytes(code);
+  }
+
+  template <int kVector>
+  __device__ __forceinline__ Vector<uint8_t, kVector> convert_each(const Vector<T, kVector>& vector,
+                                                                   const Shared (&shared)[kVector]) const {
+    float value[kVector];
+    int32_t code[kVector];
+    to_floats(vector, value);
+    bool ordinary = true;
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) ordinary &= shared[i].is_ordinary();
+    if (ordinary) {
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) code[i] = shared[i].code(value[i]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) code[i] = quantize<kMode>(value[i], shared[i].scale, shared[i].zero, range);
+    }
+    return pack_bytes(code);
+  }
+
+  __device__ __forceinline__ uint8_t convert_one(T value, float scale, int32_t zero) const {
     return static_cast<uint8_t>(quantize<kMode>(to_float(value), scale, zero, range));
   }
 };
 
-// Neighbouring threads take neighbouring vectors of kVector elements.
-//   x       device, in runs of neighbours
-//   q       device, of the same runs
+// x, q: device, in runs of neighbours
 template <QuantizeMode kMode, class T, int kVector>
-__global__ void __launch_bounds__(kThreads) quantize_kernel(const ElementwisePlan plan, const T* __restrict__ x,
-                                                            uint8_t* __restrict__ q, const CodeRange range) {
+__global__ void __launch_bounds__(kThreads)
+    quantize_kernel(const VectorsPlan plan, const T* __restrict__ x, uint8_t* __restrict__ q, const CodeRange range) {
   for_each_vector<kVector>(plan, Quantize<kMode, T>{x, q, range});
 }
 
-// The same for any strides.
-template <QuantizeMode kMode, class T>
-__global__ void __launch_bounds__(kThreads) quantize_elements_kernel(const ElementsPlan plan, const T* __restrict__ x,
-                                                                     uint8_t* __restrict__ q, const CodeRange range) {
+// x, q: device, rows with a scale for each column
+template <QuantizeMode kMode, class T, int kVector>
+__global__ void __launch_bounds__(kThreads)
+    quantize_kernel(const ColumnsPlan plan, const T* __restrict__ x, uint8_t* __restrict__ q, const CodeRange range) {
+  for_each_column(plan, Quantize<kMode, T>{x, q, range});
+}
+
+// x, q: device, any strides
+template <QuantizeMode kMode, class T, int kVector>
+__global__ void __launch_bounds__(kThreads)
+    quantize_kernel(const ElementsPlan plan, const T* __restrict__ x, uint8_t* __restrict__ q, const CodeRange range) {
   for_each_element(plan, Quantize<kMode, T>{x, q, range});
 }
 
@@ -47,19 +90,12 @@ template <QuantizeMode kMode, class T>
 cudaError_t launch(const QuantizeArguments& arguments, cudaStream_t stream) {
   const T* x = static_cast<const T*>(arguments.x);
   uint8_t* q = static_cast<uint8_t*>(arguments.q);
-  return choose_elementwise<T>(
-      arguments.nest, kSource, kTarget, arguments.scale, arguments.zero_point,
-      [&](const ElementwisePlan& plan, auto vector) {
-        constexpr int kVector = decltype(vector)::value;
-        quantize_kernel<kMode, T, kVector>
-            <<<grid_for_vectors(plan.runs.vectors()), kThreads, 0, stream>>>(plan, x, q, arguments.range);
-        return cudaGetLastError();
-      },
-      [&](const ElementsPlan& plan) {
-        quantize_elements_kernel<kMode, T>
-            <<<grid_for_elements(plan.elements), kThreads, 0, stream>>>(plan, x, q, arguments.range);
-        return cudaGetLastError();
-      });
+  return choose_elementwise<T>(arguments.nest, kSource, kTarget, x, q, arguments.scale, arguments.zero_point,
+                               [&](const auto& plan, auto vector) {
+                                 quantize_kernel<kMode, T, decltype(vector)::value>
+                                     <<<plan.blocks(), kThreads, 0, stream>>>(plan, x, q, arguments.range);
+                                 return cudaGetLastError();
+                               });
 }
 
 }  // namespace

@@ -35,7 +35,7 @@ struct Parts {
   }
 };
 
-// `threads` that stand side by side make a part of a result: a power of 2 up to a warp, or a whole block.
+// `threads` that stand side by side make a part of a result: a power of 2 up to a block's.
 struct AlongPlan {
   Walk<kReductionOperands> kept;
   Runs<1> folded;
@@ -72,6 +72,64 @@ __device__ __forceinline__ void finish(const Plan& plan, const Operation& operat
   operation.result.write(offset[kResult], state);
 }
 
+// Vectors that a thread takes; those that it does not have are zeros, which change no range and no sum.
+template <class Operation, int kVector>
+__device__ __forceinline__ void take_all(const Operation& operation,
+                                         const Vector<typename Operation::Element, kVector> (&vectors)[kUnroll],
+                                         typename Operation::State& state) {
+#pragma unroll
+  for (int u = 0; u < kUnroll; ++u)
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) operation.take(state, vectors[u].get(i));
+}
+
+// Of one run, `steps` whole vectors from `first_step` on, as far as they go; with the first ones its two ends.
+template <int kVector, class Operation>
+__device__ __forceinline__ void take_run(const Operation& operation, const typename Operation::Element* data,
+                                         int64_t length, int64_t first_step, int64_t steps, int lane, int threads,
+                                         typename Operation::State& state) {
+  using Element = typename Operation::Element;
+  const int64_t head = min(int64_t{(kVector - misalignment<kVector>(data)) % kVector}, length);
+  const int64_t whole = (length - head) / kVector;
+  const Element* body = data + head;
+  if (first_step == 0) {
+    for (int i = lane; i < head; i += threads) operation.take(state, data[i]);
+    for (int64_t i = whole * kVector + lane; i < length - head; i += threads) operation.take(state, body[i]);
+  }
+  const int64_t end = min(first_step + steps, whole);
+  const Element* from = body + (first_step + lane) * kVector;
+  for (int64_t step = first_step + lane; step < end; step += kUnroll * threads) {
+    Vector<Element, kVector> vectors[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      vectors[u] = {};
+      if (step + u * threads < end) vectors[u] = load_vector<kVector>(from);
+      from += threads * kVector;
+    }
+    take_all<Operation, kVector>(operation, vectors, state);
+  }
+}
+
+// Of several runs.
+template <int kVector, class Operation>
+__device__ __forceinline__ void take_runs(const Operation& operation, const Runs<1>& runs,
+                                          const typename Operation::Element* data, int64_t first_step, int steps,
+                                          int lane, int threads, typename Operation::State& state) {
+  using Element = typename Operation::Element;
+  const BlockOfVectors<1, kVector, Element> block(runs, data, 0, first_step);
+  for (int step = lane; step < steps; step += kUnroll * threads) {
+    Vector<Element, kVector> vectors[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      vectors[u] = {};
+      if (step + u * threads >= steps) continue;
+      const Span<1> span = block.span(step + u * threads);
+      vectors[u] = load_span<kVector>(data + span.offset[0], span.count);
+    }
+    take_all<Operation, kVector>(operation, vectors, state);
+  }
+}
+
 // An operation has
 //   Element, State         state.cuh
 //   data                   device: the elements, read once
@@ -94,25 +152,17 @@ __global__ void __launch_bounds__(kThreads) reduce_along_kernel(const AlongPlan 
       int64_t offset[kReductionOperands] = {};
       plan.kept.add_offsets(result, offset);
       const auto* data = operation.data + offset[kReduced];
-      const int64_t end = min((part + 1) * plan.parts.share, plan.parts.total);
-      for (int64_t number = part * plan.parts.share + lane; number < end; number += kUnroll * plan.threads) {
-        Vector<typename Operation::Element, kVector> vectors[kUnroll];
-#pragma unroll
-        for (int u = 0; u < kUnroll; ++u) {
-          const int64_t mine = number + u * plan.threads;
-          vectors[u] = {};
-          if (mine >= end) continue;
-          const Span<1> span = plan.folded.template span<kVector>(mine, data, 0);
-          vectors[u] = load_span<kVector>(data + span.offset[0] + span.first, span.count);
-        }
-#pragma unroll
-        for (int u = 0; u < kUnroll; ++u)  // zeros, where there are no elements, change no range and no sum
-#pragma unroll
-          for (int i = 0; i < kVector; ++i) operation.take(state, vectors[u].get(i));
+      const int64_t first_step = part * plan.parts.share;
+      const int64_t steps = min(plan.parts.share, plan.parts.total - first_step);
+      if (plan.folded.runs == 1) {
+        take_run<kVector>(operation, data, plan.folded.length, first_step, steps, lane, plan.threads, state);
+      } else {
+        take_runs<kVector>(operation, plan.folded, data, first_step, static_cast<int>(steps), lane, plan.threads,
+                           state);
       }
     }
-    if (plan.threads == kThreads) {
-      join_warps(state, kWarps);
+    if (plan.threads > kLanes) {
+      join_warps(state, plan.threads / kLanes);
     } else {
       join_lanes(state, 1, plan.threads);
     }
@@ -183,10 +233,10 @@ inline int32_t power_of_2(int64_t least, int32_t most) {
 inline AlongPlan plan_along(const SplitReduction& loops, int vector) {
   const Runs<1> folded(loops.folded.of({kReduced}), vector);
   const int64_t results = loops.kept.numel();
-  const bool small = folded.vectors() <= kUnroll * kLanes;
-  const int64_t blocks = small ? kEnoughBlocks : results;
+  const int32_t threads = power_of_2((folded.vectors() + kUnroll - 1) / kUnroll, kThreads);
+  const int64_t blocks = threads == kThreads ? results : kEnoughBlocks;
   return {Walk<kReductionOperands>(loops.kept), folded, results, Parts(folded.vectors(), blocks, kUnroll * kThreads),
-          small ? power_of_2(folded.vectors(), kLanes) : kThreads};
+          threads};
 }
 
 inline AcrossPlan plan_across(const SplitReduction& loops, int vector, int32_t lanes) {

@@ -8,7 +8,7 @@
 namespace quaver {
 
 // Holds 0, so that of no elements, and of zeros, it is [0, 0]. ARITHMETIC.md (4).
-struct Range {
+struct alignas(8) Range {
   float lo = 0.0f;
   float hi = 0.0f;
 

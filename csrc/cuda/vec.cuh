@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "types.h"
 
@@ -20,6 +21,12 @@ __device__ __forceinline__ float to_float(__nv_bfloat16 value) { return __bfloat
 __device__ __forceinline__ void from_float(float value, float& out) { out = value; }
 __device__ __forceinline__ void from_float(float value, __half& out) { out = __float2half_rn(value); }
 __device__ __forceinline__ void from_float(float value, __nv_bfloat16& out) { out = __float2bfloat16_rn(value); }
+
+template <class T>
+__device__ __forceinline__ auto pair_from_floats(float first, float second) {
+  if constexpr (std::is_same_v<T, __half>) return __floats2half2_rn(first, second);
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) return __floats2bfloat162_rn(first, second);
+}
 
 // The widest access, in elements.
 template <class T>
@@ -62,6 +69,43 @@ struct Vector {
     }
   }
 };
+
+template <class T, int kCount>
+__device__ __forceinline__ void to_floats(const Vector<T, kCount>& vector, float (&value)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) value[i] = to_float(vector.get(i));
+}
+
+// Two at a time where hardware can, to the bits of from_float.
+template <class T, int kCount>
+__device__ __forceinline__ Vector<T, kCount> from_floats(const float (&value)[kCount]) {
+  Vector<T, kCount> vector{};
+  if constexpr (sizeof(T) == 2) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += 2) {
+      const auto pair = pair_from_floats<T>(value[i], value[i + 1]);
+      memcpy(&vector.word[i / 2], &pair, sizeof pair);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) vector.put(i, value[i]);
+  }
+  return vector;
+}
+
+// The lowest bytes of integers, side by side.
+template <int kCount>
+__device__ __forceinline__ Vector<uint8_t, kCount> pack_bytes(const int32_t (&value)[kCount]) {
+  static_assert(kCount % 4 == 0);
+  Vector<uint8_t, kCount> vector;
+#pragma unroll
+  for (int i = 0; i < kCount; i += 4) {
+    const uint32_t low = __byte_perm(value[i], value[i + 1], 0x0040);
+    const uint32_t high = __byte_perm(value[i + 2], value[i + 3], 0x0040);
+    vector.word[i / 4] = __byte_perm(low, high, 0x5410);
+  }
+  return vector;
+}
 
 // `from` is aligned to the whole vector; nothing writes there while the kernel runs.
 template <int kCount, class T>

@@ -31,6 +31,27 @@ struct Divisor {
   }
 };
 
+// The same for 0 <= n < 2^31 and a divisor of at most kMost, which leaves room for a block's elements above it.
+struct ShortDivisor {
+  static constexpr int64_t kMost = int64_t{1} << 30;
+  uint32_t magic = 0;
+  int32_t divisor = 1;
+  int32_t shift = 0;
+
+  ShortDivisor() = default;
+  explicit ShortDivisor(int64_t by) {
+    if (by < 2 || by > kMost) return;
+    divisor = static_cast<int32_t>(by);
+    while ((int64_t{1} << shift) < by) ++shift;
+    magic = static_cast<uint32_t>((uint64_t{1} << (31 + shift)) / static_cast<uint64_t>(by) + 1);
+  }
+
+  __device__ __forceinline__ int32_t quotient(int32_t n) const {
+    if (divisor == 1) return n;
+    return static_cast<int32_t>(__umulhi(static_cast<uint32_t>(n), magic) >> (shift - 1));
+  }
+};
+
 // Strides are in elements; loop 0 is the outermost.
 template <int kOperands>
 struct Walk {
