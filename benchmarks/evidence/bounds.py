@@ -35,12 +35,12 @@ class Looser:
 
 LOOSER = (
     Looser(
-        "sectors_over_ideal", 1.6, "^(quantize|dequantize)$", "float32.*misaligned", "<(0, )?float, 4>",
+        "sectors_over_ideal", 1.65, "^(quantize|dequantize)$", "float32.*misaligned", "<(0, )?float, 4>",
         "x and q lie differently against 16 bytes. Vectors follow x; a thread's four codes take an access each, and the"
         " four accesses of a warp meet the same sectors",
     ),
     Looser(
-        "sectors_over_ideal", 3.2, "^(quantize|dequantize)$", "bfloat16.*misaligned", ", 8>",
+        "sectors_over_ideal", 3.3, "^(quantize|dequantize)$", "bfloat16.*misaligned", ", 8>",
         "as for float32, with eight codes of a thread",
     ),
     Looser(
@@ -48,8 +48,8 @@ LOOSER = (
         "half of each sector is not the tensor's",
     ),
     Looser(
-        "sectors_over_ideal", 2.0, "^int8_matmul$", "65x63x100", "SumCodes",
-        "rows of 100 codes: their heads and tails, read code by code, are half of the requests",
+        "sectors_over_ideal", 2.9, "^int8_matmul$", "65x63x100", "SumCodes",
+        "rows of 100 codes: their heads and tails, read code by code, are most of the requests",
     ),
     Looser(
         "sectors_over_ideal", 4.5, "^int8_", "", "matmul_simt_kernel",
@@ -57,12 +57,12 @@ LOOSER = (
         " ones",
     ),
     Looser(
-        "wavefronts_over_ideal", 2.0, "^choose_qparams$", "per channel 1", "reduce_across_kernel<[48], FindRange",
-        "a range's two floats are accessed apart, each 8 bytes from the next lane's: half of the banks are idle",
+        "sectors_over_ideal", 1.06, "^choose_qparams$", "float32.*misaligned", "reduce_along_kernel",
+        "a warp's vectors begin 16 bytes before a sector does, and 1,024 elements are few beside a row's head and tail",
     ),
     Looser(
-        "wavefronts_over_ideal", 1.5, "^dynamic_quantize$", "float32 2x16384", "dynamic_quantize_kernel<float>",
-        "the same, where the ranges of 32 warps are joined",
+        "sectors_over_ideal", 3.3, "^dequantize$", "channel 1$|transposed", "ColumnsPlan",
+        "nvcc splits the stores of four elements where columns have parameters of their own",
     ),
     Looser(
         BYTES, 2.01, "^dynamic_quantize$", "20000", "",

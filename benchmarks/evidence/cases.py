@@ -109,10 +109,10 @@ def dynamic_quantize_call(dtype, shape, symmetric, row_sum):
     return Call("dynamic_quantize", (x, (shape[0], 1)), options, (x,), (0,), x.numel())
 
 
-def matmul_call(op, mnk, zero_point):
-    """b is the transpose of a weight [N, K]."""
+def matmul_call(op, mnk, zero_point, b_is_weight=True):
+    """b is the transpose of a weight [N, K], or lies in memory as [K, N]."""
     m, n, k = mnk
-    a, b = codes(m, k), codes(n, k, seed=1).t()
+    a, b = codes(m, k), codes(n, k, seed=1).t() if b_is_weight else codes(k, n, seed=1)
     options = {"a_zero_point": zero_points(m, 1), "b_zero_point": zero_points(1, n)} if zero_point else {}
     scaled = {
         "int8_matmul": (),
@@ -153,6 +153,8 @@ def all_cases():
             add(op, torch.int8, mnk, "symmetric", matmul_call, op, mnk, False)
     for mnk in PRODUCTS:
         add("int8_matmul", torch.int8, mnk, "zero points of both sides", matmul_call, "int8_matmul", mnk, True)
+    args = (matmul_call, "int8_matmul", PRODUCTS[1], True, False)
+    add("int8_matmul", torch.int8, PRODUCTS[1], "zero points of both sides, b [K, N]", *args)
     add_each("dequantize", dequantize_call, ELEMENTWISE)
     for symmetric in (True, False):
         what = "symmetric" if symmetric else "asymmetric"

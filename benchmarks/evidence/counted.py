@@ -23,7 +23,10 @@ def _demangler():
 
 @cache
 def kernel_name(mangled):
-    """Such as 'quantize_kernel<0, float, 4>': without namespaces, arguments and what changes with the build."""
+    """Such as 'quantize_kernel<0, float, 4>(RunsPlan)', without namespaces and what changes with the build.
+
+    Of the parameters the first is kept: kernels of one name differ in it.
+    """
     demangle, free = _demangler()
     status = ctypes.c_int()
     text = demangle(mangled.encode(), None, None, ctypes.byref(status))
@@ -33,7 +36,7 @@ def kernel_name(mangled):
     free(text)
     name = re.sub(r"quaver::|\(anonymous namespace\)::|^void ", "", name)
     name = re.sub(r"\(\w+\)(\d)", r"\1", name).replace(" >", ">")  # casts of enumerators
-    return re.sub(r"\(.*\)$", "", name)
+    return re.sub(r"\(([\w<>: ]*).*\)$", r"(\1)", name)
 
 
 def base(opcode):
