@@ -9,7 +9,7 @@ import shutil
 import pytest
 import torch
 
-from tests.cases import CODE_DTYPES, FLOAT_DTYPES, codes, layouts, normal, scales, zero_points
+from tests.cases import CODE_DTYPES, EDGE_VALUES, FLOAT_DTYPES, codes, layouts, normal, scales, zero_points
 
 if shutil.which("nvcc") is None:
     pytest.skip("the emulator runs what nvcc makes of the kernels, and there is no nvcc", allow_module_level=True)
@@ -54,6 +54,30 @@ def test_elementwise(dtype):
         check("quantize", normal(3, 64, dtype=dtype), scale, zero_point)
         check("quantize", normal(3, 64, dtype=dtype), scale.contiguous(), zero_points(1, 128)[:, ::2])
         check("dequantize", codes(3, 64), scale, zero_point, dtype=dtype)
+
+
+@pytest.mark.parametrize("mode", ["onnx", "affine"])
+def test_quotients_near_ties(mode):
+    """Where a quotient that is wrong by its last bit gives another code: halves, and the numbers next to them.
+
+    The scales' significands are random, the largest and the smallest, their exponents ordinary ones and those for which
+    the kernels divide.
+    """
+    generator = torch.Generator().manual_seed(1)
+    significands = torch.cat(
+        [1 + torch.rand(20, generator=generator), 2 - torch.arange(1, 5) * 2.0**-23, torch.ones(1)]
+    )
+    exponents = torch.tensor([-126.0, -100, -61, -60, -30, -7, 0, 5, 59, 60, 100, 118])
+    scale = (significands[:, None] * 2.0**exponents).reshape(-1, 1)
+    halves = torch.arange(-140, 141) + 0.5
+    x = scale * halves
+    near = torch.cat([x, torch.nextafter(x, x * 2), torch.nextafter(x, x / 2), EDGE_VALUES.expand(len(scale), -1)], 1)
+    near = near[:, : near.shape[1] // 4 * 4]
+    zero_point = zero_points(len(scale), 1)
+    check("quantize", near, scale, zero_point, mode=mode)
+    check("quantize", near.t(), scale.t(), zero_point.t(), mode=mode)  # the same, seen from columns in memory
+    check("quantize", near.t().contiguous(), scale.t(), zero_point.t(), mode=mode)
+    check("quantize", near, scale, mode=mode, q_min=1, q_max=100)
 
 
 # (shape of x, shape of the parameters): results along, across and neither, few and many, in parts and whole.

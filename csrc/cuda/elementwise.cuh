@@ -16,63 +16,88 @@ namespace quaver {
 
 enum ElementwiseTensor { kX, kQ, kElementwiseTensors };
 
-// Vectors that a thread reads before it works on the first.
-inline constexpr int kTogether = 2;
+// Vectors that a thread reads before it works on the first: 16 elements.
+template <int kVector>
+inline constexpr int kTogether = 16 / kVector;
 
 struct VectorsPlan {
   Runs<kElementwiseTensors> runs;
   Parameters parameters;
+  int32_t vectors_of_block;
 
-  int64_t blocks() const { return (runs.vectors() + kThreads * kTogether - 1) / (kThreads * kTogether); }
+  unsigned blocks() const { return static_cast<unsigned>((runs.vectors() + vectors_of_block - 1) / vectors_of_block); }
 };
 
 // An operation has
 //   Source, Result                     the types of elements
 //   Shared                             what elements with the same scale and zero point share: made of these and the
 //                                      operation
-//   wide()                             the float tensor: vectors are aligned to it
+//   wide()                             the float tensor, of type Wide: vectors are aligned to it
 //   source(offsets), result(offsets)   where elements are
 //   convert(vector, shared)            the results of elements with the same parameters
 //   convert_each(vector, shareds)      of elements that each have their own
 //   convert_one(element, scale, zero)
-//
+template <int kVector, class Operation>
+struct VectorWork {
+  using Source = Vector<typename Operation::Source, kVector>;
+  using Result = Vector<typename Operation::Result, kVector>;
+  const Operation& operation;
+  const Parameters& parameters;
+  const ParameterFinder finder;
+  typename Operation::Shared shared;
+  int64_t shared_round = -1;
+
+  __device__ __forceinline__ VectorWork(const Operation& operation, const Parameters& parameters, int64_t first_element)
+      : operation(operation), parameters(parameters), finder(parameters, first_element) {
+    if (parameters.same_everywhere()) shared = {__ldg(parameters.scale), finder.place(0).zero(), operation};
+  }
+
+  __device__ __forceinline__ Result result(const Source& source, const Span<kElementwiseTensors>& span) {
+    if (parameters.same_everywhere()) return operation.convert(source, shared);
+    const ParameterPlace place = finder.place(span.beyond);
+    const bool crossing = place.left < span.count;
+    if (!parameters.same_in_round()) {
+      const ParameterPlace next = crossing ? finder.place(span.beyond + place.left) : place;
+      return each_result(source, {parameters, place, next, span.count});
+    }
+    if (place.round != shared_round) shared = {__ldg(place.scale), place.zero(), operation};
+    shared_round = place.round;
+    const Result result = operation.convert(source, shared);
+    if (!crossing) return result;
+    const ParameterPlace next = finder.place(span.beyond + place.left);
+    const Result later = operation.convert(source, {__ldg(next.scale), next.zero(), operation});
+    Result joined{};
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) joined.put(i, i < place.left ? result.get(i) : later.get(i));
+    return joined;
+  }
+
+  __device__ __forceinline__ Result each_result(const Source& source, const EachParameters<kVector>& each) const {
+    Result result{};
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) result.put(i, operation.convert_one(source.get(i), each.scale[i], each.zero[i]));
+    return result;
+  }
+};
+
 // A block has kThreads * kTogether neighbouring vectors.
 template <int kVector, class Operation>
 __device__ __forceinline__ void for_each_vector(const VectorsPlan& plan, const Operation& operation) {
-  using Source = Vector<typename Operation::Source, kVector>;
-  using Result = Vector<typename Operation::Result, kVector>;
+  constexpr int kCount = kTogether<kVector>;
   const BlockOfVectors<kElementwiseTensors, kVector, typename Operation::Wide> block(
-      plan.runs, operation.wide(), kX, static_cast<int64_t>(blockIdx.x) * kThreads * kTogether);
-  const int64_t first_element = block.span(0).element;
-  const ParameterFinder finder(plan.parameters, first_element);
-  Span<kElementwiseTensors> spans[kTogether];
-  Source sources[kTogether];
+      plan.runs, operation.wide(), kX, static_cast<int64_t>(blockIdx.x) * kThreads * kCount);
+  Span<kElementwiseTensors> spans[kCount];
+  Vector<typename Operation::Source, kVector> sources[kCount];
 #pragma unroll
-  for (int u = 0; u < kTogether; ++u) {
+  for (int u = 0; u < kCount; ++u) {
     spans[u] = block.span(threadIdx.x + u * kThreads);
     sources[u] = load_span<kVector>(operation.source(spans[u].offset), spans[u].count);
   }
-  typename Operation::Shared shared;
-  int64_t shared_round = -1;
+  VectorWork<kVector, Operation> work(operation, plan.parameters, block.first_element);
 #pragma unroll
-  for (int u = 0; u < kTogether; ++u) {
-    const int count = spans[u].count;
-    if (count == 0) continue;
-    const int32_t beyond = static_cast<int32_t>(spans[u].element - first_element);
-    const ParameterPlace place = finder.place(beyond);
-    if (plan.parameters.same_in_round() && place.left >= count) {
-      if (place.round != shared_round) shared = {__ldg(place.scale), place.zero(), operation};
-      shared_round = place.round;
-      store_span(operation.convert(sources[u], shared), operation.result(spans[u].offset), count);
-    } else {
-      const ParameterVectors<kVector> each(finder, place, beyond, count);
-      Result result{};
-#pragma unroll
-      for (int i = 0; i < kVector; ++i)
-        result.put(i, operation.convert_one(sources[u].get(i), each.scale[i], each.zero[i]));
-      store_span(result, operation.result(spans[u].offset), count);
-    }
-  }
+  for (int u = 0; u < kCount; ++u)
+    if (spans[u].count > 0)
+      store_span(work.result(sources[u], spans[u]), operation.result(spans[u].offset), spans[u].count);
 }
 
 // Rows of neighbouring elements, each column with parameters of its own.
@@ -104,7 +129,9 @@ struct ColumnsPlan {
     while (rows_of_block < kMostRows && rows * tiles.divisor > rows_of_block * kEnoughBlocks) rows_of_block *= 2;
   }
 
-  int64_t blocks() const { return tiles.divisor * ((rows + rows_of_block - 1) / rows_of_block); }
+  unsigned blocks() const {
+    return static_cast<unsigned>(tiles.divisor * ((rows + rows_of_block - 1) / rows_of_block));
+  }
 };
 
 // A block has kWidth columns of plan.rows_of_block rows, a warp every kRowsTogether-th of these.
@@ -209,7 +236,8 @@ cudaError_t choose_elementwise(const ElementwiseNest& nest, int x_operand, int q
   }
   constexpr int kVector = kWidest<T>;
   if (has_runs(tensors, kVector) && parameters.serve_vectors(kVector))
-    return launch(VectorsPlan{Runs<kElementwiseTensors>(tensors, kVector), parameters}, CountTag<kVector>{});
+    return launch(VectorsPlan{Runs<kElementwiseTensors>(tensors, kVector), parameters, kThreads * kTogether<kVector>},
+                  CountTag<kVector>{});
   const ElementsPlan plan{Walk<kElementwiseTensors>(tensors), Walk<2>(of_parameters), scale, zero_point, nest.numel()};
   return launch(plan, CountTag<1>{});
 }

@@ -28,13 +28,14 @@ struct Parameters {
 
   QUAVER_LAYOUT_FUNCTION bool same_in_round() const { return scale_stride == 0 && zero_point_stride == 0; }
   QUAVER_LAYOUT_FUNCTION bool one_round() const { return outer.loops == 0; }
+  QUAVER_LAYOUT_FUNCTION bool same_everywhere() const { return one_round() && same_in_round(); }
 
   // Neighbouring elements have neighbouring parameters.
   bool follow_elements() const { return scale_stride == 1 && (zero_point == nullptr || zero_point_stride == 1); }
 
   // A vector's elements lie in one round or in two, and their places in a round are short numbers.
   bool serve_vectors(int vector) const {
-    if (one_round() && same_in_round()) return true;
+    if (same_everywhere()) return true;
     return (one_round() || inner.divisor >= vector) && inner.divisor <= ShortDivisor::kMost;
   }
 };
@@ -59,7 +60,7 @@ struct ParameterFinder {
   __device__ __forceinline__ ParameterFinder(const Parameters& parameters, int64_t first_element)
       : parameters(parameters) {
     if (!parameters.one_round()) first_round = parameters.inner.quotient(first_element);
-    if (!parameters.one_round() || !parameters.same_in_round())
+    if (!parameters.same_everywhere())
       first_at = static_cast<int32_t>(first_element - first_round * parameters.inner.divisor);
   }
 
@@ -80,16 +81,15 @@ struct ParameterFinder {
   }
 };
 
-// The parameters of `count` <= kVector elements, one by one.
+// The parameters of the first `count` elements of a vector one by one, `next` being the place of the first one in
+// another round, if there is any.
 template <int kVector>
-struct ParameterVectors {
+struct EachParameters {
   float scale[kVector];
   int32_t zero[kVector];
 
-  __device__ __forceinline__ ParameterVectors(const ParameterFinder& finder, const ParameterPlace& place,
-                                              int32_t beyond, int count) {
-    const Parameters& parameters = finder.parameters;
-    const ParameterPlace next = finder.place(beyond + min(place.left, count - 1));
+  __device__ __forceinline__ EachParameters(const Parameters& parameters, const ParameterPlace& place,
+                                            const ParameterPlace& next, int count) {
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
       if (i >= count) break;

@@ -233,7 +233,7 @@ inline int32_t power_of_2(int64_t least, int32_t most) {
 inline AlongPlan plan_along(const SplitReduction& loops, int vector) {
   const Runs<1> folded(loops.folded.of({kReduced}), vector);
   const int64_t results = loops.kept.numel();
-  const int32_t threads = power_of_2((folded.vectors() + kUnroll - 1) / kUnroll, kThreads);
+  const int32_t threads = power_of_2(loops.folded.numel() / (kUnroll * vector), kThreads);
   const int64_t blocks = threads == kThreads ? results : kEnoughBlocks;
   return {Walk<kReductionOperands>(loops.kept), folded, results, Parts(folded.vectors(), blocks, kUnroll * kThreads),
           threads};

@@ -19,7 +19,7 @@ namespace quaver {
 template <int kOperands>
 struct Span {
   int64_t offset[kOperands];  // of the first one
-  int64_t element;            // its number in the order of the nest; that of the next run's first where there is none
+  int beyond;                 // so many elements after the block's first, in the order of the nest
   int count;                  // 0 to a whole vector's
 };
 
@@ -52,7 +52,8 @@ bool has_runs(const LoopNest<kOperands>& nest, int vector) {
   return inner_size(nest) >= vector && countable;
 }
 
-// The vectors of a block, from number `first` on: 64-bit numbers for the first, 32-bit ones from there.
+// The vectors of a block of threads, from number `first` on: 64-bit numbers for where they begin, 32-bit ones from
+// there.
 //   data, aligned   what the operand `aligned` points to: its accesses are the widest
 template <int kOperands, int kVector, class T>
 struct BlockOfVectors {
@@ -60,44 +61,51 @@ struct BlockOfVectors {
   const T* data;
   int aligned;
   int64_t run;
-  int64_t vector;                   // the first one's number in its run
-  int64_t run_offset[kOperands]{};  // where that run begins
-  int shift;                        // of that run, from where vectors may start
+  int64_t vector;               // in that run
+  int64_t begin;                // of the vector, in its run: negative where the run begins inside of it
+  int64_t offset[kOperands]{};  // of that place
+  int64_t first_element;
 
   __device__ __forceinline__ BlockOfVectors(const Runs<kOperands>& runs, const T* data, int aligned, int64_t first)
       : runs(runs), data(data), aligned(aligned) {
     run = runs.runs == 1 ? 0 : runs.vectors_of_run.quotient(first);
     vector = first - run * runs.vectors_of_run.divisor;
-    runs.outer.add_offsets(run, run_offset);
-    shift = misalignment<kVector>(data + run_offset[aligned]);
+    runs.outer.add_offsets(run, offset);
+    begin = vector * kVector - misalignment<kVector>(data + offset[aligned]);
+    for (int i = 0; i < kOperands; ++i) offset[i] += begin;
+    first_element = run * runs.length + min(max(begin, int64_t{0}), runs.length);
   }
 
   // Vector `number` of the block.
   __device__ __forceinline__ Span<kOperands> span(int number) const {
-    Span<kOperands> span;
-    if (runs.runs == 1) {
-      place(span, run_offset, 0, vector * kVector - shift + number * kVector);
-      return span;
-    }
-    const int at = static_cast<int>(vector) + number;
-    const int further = runs.vectors_of_run_in_block.quotient(at);
-    const int64_t begin = static_cast<int64_t>(at - further * runs.vectors_of_run_in_block.divisor) * kVector;
-    int64_t offset[kOperands] = {};
-    runs.outer.add_offsets(run + further, offset);
-    place(span, offset, run + further, begin - misalignment<kVector>(data + offset[aligned]));
-    if (run + further >= runs.runs) span.count = 0;
-    return span;
+    return runs.runs == 1 ? span_of_one_run(number) : span_of_many_runs(number);
   }
 
  private:
-  __device__ __forceinline__ void place(Span<kOperands>& span, const int64_t (&offset)[kOperands], int64_t of_run,
-                                        int64_t begin) const {
-    const int64_t from = max(begin, int64_t{0});
-    const int64_t left = runs.length - begin;
-    const int end = left < kVector ? static_cast<int>(max(left, int64_t{0})) : kVector;
-    span.count = max(end - static_cast<int>(from - begin), 0);
-    span.element = of_run * runs.length + min(from, runs.length);
+  __device__ __forceinline__ Span<kOperands> span_of_one_run(int number) const {
+    const int low = begin < 0 ? static_cast<int>(-begin) : 0;
+    const int high = static_cast<int>(min(runs.length - begin, int64_t{INT32_MAX}));
+    const int from = max(number * kVector, low);
+    Span<kOperands> span;
     for (int i = 0; i < kOperands; ++i) span.offset[i] = offset[i] + from;
+    span.beyond = from - low;
+    span.count = max(min(number * kVector + kVector, high) - from, 0);
+    return span;
+  }
+
+  __device__ __forceinline__ Span<kOperands> span_of_many_runs(int number) const {
+    const int at = static_cast<int>(vector) + number;
+    const int further = runs.vectors_of_run_in_block.quotient(at);
+    Span<kOperands> span{};
+    runs.outer.add_offsets(run + further, span.offset);
+    const int length = static_cast<int>(runs.length);
+    const int start = (at - further * runs.vectors_of_run_in_block.divisor) * kVector -
+                      misalignment<kVector>(data + span.offset[aligned]);
+    const int from = max(start, 0);
+    for (int i = 0; i < kOperands; ++i) span.offset[i] += from;
+    span.beyond = static_cast<int>((run + further) * runs.length + min(from, length) - first_element);
+    span.count = run + further < runs.runs ? max(min(start + kVector, length) - from, 0) : 0;
+    return span;
   }
 };
 

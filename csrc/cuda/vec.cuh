@@ -127,15 +127,16 @@ __device__ __forceinline__ Vector<T, kCount> load_vector(const T* __restrict__ f
   }
 }
 
+// The intrinsics keep one store whole, which the compiler may take apart otherwise.
 template <class T, int kCount>
 __device__ __forceinline__ void store_vector(const Vector<T, kCount>& vector, T* __restrict__ to) {
   constexpr int kBytes = Vector<T, kCount>::kBytes;
   if constexpr (kBytes == 16) {
-    *reinterpret_cast<uint4*>(to) = make_uint4(vector.word[0], vector.word[1], vector.word[2], vector.word[3]);
+    __stwb(reinterpret_cast<uint4*>(to), make_uint4(vector.word[0], vector.word[1], vector.word[2], vector.word[3]));
   } else if constexpr (kBytes == 8) {
-    *reinterpret_cast<uint2*>(to) = make_uint2(vector.word[0], vector.word[1]);
+    __stwb(reinterpret_cast<uint2*>(to), make_uint2(vector.word[0], vector.word[1]));
   } else if constexpr (kBytes == 4) {
-    *reinterpret_cast<uint32_t*>(to) = vector.word[0];
+    __stwb(reinterpret_cast<uint32_t*>(to), vector.word[0]);
   } else if constexpr (kBytes == 2) {
     *reinterpret_cast<uint16_t*>(to) = static_cast<uint16_t>(vector.word[0]);
   } else {
