@@ -43,6 +43,18 @@ class Report:
         )
 
 
+@dataclass(frozen=True)
+class Count:
+    """What a launch did at one instruction."""
+
+    opcode: str
+    source: tuple  # (file, line)
+    warps: int  # times that a warp executed it
+    units: int  # global: sectors; shared: wavefronts
+    ideal: int
+    traffic: dict  # global: address of an allocation -> bytes asked of it, a byte once for all lanes of a warp
+
+
 @dataclass
 class Counters:
     """What a launch did: warp instructions by opcode and by source line, and its traffic."""
@@ -56,6 +68,7 @@ class Counters:
     ideal_sectors: int = 0
     shared_wavefronts: int = 0
     ideal_shared_wavefronts: int = 0
+    each: list = field(default_factory=list)  # Count of every instruction
 
 
 @dataclass
@@ -351,7 +364,8 @@ def _result(kernel, raw):
         at = instructions[number]
         reports.append(Report(kind, kernel.parsed.name, *at.source, block, thread, address, words, at.text))
     counters = Counters()
-    for instruction, (warps, _, size, units, ideal) in zip(instructions, raw["counters"], strict=True):
+    for instruction, (warps, _, size, units, ideal, traffic) in zip(instructions, raw["counters"], strict=True):
+        counters.each.append(Count(instruction.opcode, instruction.source, warps, units, ideal, dict(traffic)))
         counters.instructions += warps
         counters.by_opcode[instruction.opcode] += warps
         counters.by_line[instruction.source] += warps
