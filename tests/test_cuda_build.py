@@ -17,11 +17,9 @@ KERNELS = (
     "reduce_along_kernel",
     "reduce_across_kernel",
     "quantize_kernel",
-    "quantize_elements_kernel",
     "dynamic_quantize_kernel",
     "matmul_simt_kernel",
     "dequantize_kernel",
-    "dequantize_elements_kernel",
 )
 
 if not quaver.build_info()["cuda"]:
