@@ -76,6 +76,13 @@ __global__ void __launch_bounds__(kThreads)
   for_each_vector<kVector>(plan, Dequantize<T>{q, x, flip});
 }
 
+// The same with parameters that change from element to element.
+template <class T, int kVector>
+__global__ void __launch_bounds__(kThreads)
+    dequantize_kernel(const EachPlan plan, const uint8_t* __restrict__ q, T* __restrict__ x, const int32_t flip) {
+  for_each_vector<kVector>(plan, Dequantize<T>{q, x, flip});
+}
+
 // q, x: device, rows with a scale for each column
 template <class T, int kVector>
 __global__ void __launch_bounds__(kThreads)

@@ -82,10 +82,9 @@ __global__ void __launch_bounds__(kMostThreads<T>)
       const int from = max(begin, 0);
       const int count = min(begin + kVector, length) - from;
       if (count <= 0) continue;
-      float value[kVector];
       int32_t code[kVector];
-      to_floats(held[u], value);
-      quantize_all(value, shared, range, code);
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) code[i] = shared.code(to_float(held[u].get(i)));
 #pragma unroll
       for (int i = 0; i < kVector; ++i) sum.take(code[i]);
       // What stands for the elements that a vector at the row's end lacks are zeros, whose code is the zero point.

@@ -28,6 +28,9 @@ struct VectorsPlan {
   unsigned blocks() const { return static_cast<unsigned>((runs.vectors() + vectors_of_block - 1) / vectors_of_block); }
 };
 
+// Parameters change from element to element.
+struct EachPlan : VectorsPlan {};
+
 // An operation has
 //   Source, Result                     the types of elements
 //   Shared                             what elements with the same scale and zero point share: made of these and the
@@ -38,41 +41,50 @@ struct VectorsPlan {
 //   convert_each(vector, shareds)      of elements that each have their own
 //   convert_one(element, scale, zero)
 template <int kVector, class Operation>
-struct VectorWork {
+struct SharedWork {
   using Source = Vector<typename Operation::Source, kVector>;
   using Result = Vector<typename Operation::Result, kVector>;
   const Operation& operation;
-  const Parameters& parameters;
-  const ParameterFinder finder;
+  const RoundFinder finder;
+  int32_t round = 0;  // whose parameters `shared` holds
   typename Operation::Shared shared;
-  int64_t shared_round = -1;
 
-  __device__ __forceinline__ VectorWork(const Operation& operation, const Parameters& parameters, int64_t first_element)
-      : operation(operation), parameters(parameters), finder(parameters, first_element) {
-    if (parameters.same_everywhere()) shared = {__ldg(parameters.scale), finder.place(0).zero(), operation};
+  __device__ __forceinline__ SharedWork(const Operation& operation, const Parameters& parameters, int64_t first_element)
+      : operation(operation), finder(parameters, first_element), shared(of_round({0, 0, 0})) {}
+
+  __device__ __forceinline__ typename Operation::Shared of_round(const RoundPlace& place) const {
+    const ParameterPointers pointers(finder, place);
+    return {__ldg(pointers.scale), pointers.zero(), operation};
   }
 
   __device__ __forceinline__ Result result(const Source& source, const Span<kElementwiseTensors>& span) {
-    if (parameters.same_everywhere()) return operation.convert(source, shared);
-    const ParameterPlace place = finder.place(span.beyond);
-    const bool crossing = place.left < span.count;
-    if (!parameters.same_in_round()) {
-      const ParameterPlace next = crossing ? finder.place(span.beyond + place.left) : place;
-      return each_result(source, {parameters, place, next, span.count});
-    }
-    if (place.round != shared_round) shared = {__ldg(place.scale), place.zero(), operation};
-    shared_round = place.round;
+    if (finder.parameters.one_round()) return operation.convert(source, shared);
+    const RoundPlace place = finder.place(span.beyond);
+    if (place.round != round) shared = of_round(place);
+    round = place.round;
     const Result result = operation.convert(source, shared);
-    if (!crossing) return result;
-    const ParameterPlace next = finder.place(span.beyond + place.left);
-    const Result later = operation.convert(source, {__ldg(next.scale), next.zero(), operation});
+    if (place.left >= span.count) return result;
+    shared = of_round({++round, 0, 0});
+    const Result later = operation.convert(source, shared);
     Result joined{};
 #pragma unroll
     for (int i = 0; i < kVector; ++i) joined.put(i, i < place.left ? result.get(i) : later.get(i));
     return joined;
   }
+};
 
-  __device__ __forceinline__ Result each_result(const Source& source, const EachParameters<kVector>& each) const {
+template <int kVector, class Operation>
+struct EachWork {
+  using Source = Vector<typename Operation::Source, kVector>;
+  using Result = Vector<typename Operation::Result, kVector>;
+  const Operation& operation;
+  const RoundFinder finder;
+
+  __device__ __forceinline__ EachWork(const Operation& operation, const Parameters& parameters, int64_t first_element)
+      : operation(operation), finder(parameters, first_element) {}
+
+  __device__ __forceinline__ Result result(const Source& source, const Span<kElementwiseTensors>& span) const {
+    const EachParameters<kVector> each(finder, span.beyond, span.count);
     Result result{};
 #pragma unroll
     for (int i = 0; i < kVector; ++i) result.put(i, operation.convert_one(source.get(i), each.scale[i], each.zero[i]));
@@ -81,8 +93,10 @@ struct VectorWork {
 };
 
 // A block has kThreads * kTogether neighbouring vectors.
-template <int kVector, class Operation>
-__device__ __forceinline__ void for_each_vector(const VectorsPlan& plan, const Operation& operation) {
+template <int kVector, class Plan, class Operation>
+__device__ __forceinline__ void for_each_vector(const Plan& plan, const Operation& operation) {
+  using Work =
+      std::conditional_t<std::is_same_v<Plan, EachPlan>, EachWork<kVector, Operation>, SharedWork<kVector, Operation>>;
   constexpr int kCount = kTogether<kVector>;
   const BlockOfVectors<kElementwiseTensors, kVector, typename Operation::Wide> block(
       plan.runs, operation.wide(), kX, static_cast<int64_t>(blockIdx.x) * kThreads * kCount);
@@ -93,7 +107,7 @@ __device__ __forceinline__ void for_each_vector(const VectorsPlan& plan, const O
     spans[u] = block.span(threadIdx.x + u * kThreads);
     sources[u] = load_span<kVector>(operation.source(spans[u].offset), spans[u].count);
   }
-  VectorWork<kVector, Operation> work(operation, plan.parameters, block.first_element);
+  Work work(operation, plan.parameters, block.first_element);
 #pragma unroll
   for (int u = 0; u < kCount; ++u)
     if (spans[u].count > 0)
@@ -235,9 +249,10 @@ cudaError_t choose_elementwise(const ElementwiseNest& nest, int x_operand, int q
                   CountTag<ColumnsPlan::kVector>{});
   }
   constexpr int kVector = kWidest<T>;
-  if (has_runs(tensors, kVector) && parameters.serve_vectors(kVector))
-    return launch(VectorsPlan{Runs<kElementwiseTensors>(tensors, kVector), parameters, kThreads * kTogether<kVector>},
-                  CountTag<kVector>{});
+  if (has_runs(tensors, kVector) && parameters.serve_vectors(kVector)) {
+    const VectorsPlan plan{Runs<kElementwiseTensors>(tensors, kVector), parameters, kThreads * kTogether<kVector>};
+    return parameters.same_in_round() ? launch(plan, CountTag<kVector>{}) : launch(EachPlan{plan}, CountTag<kVector>{});
+  }
   const ElementsPlan plan{Walk<kElementwiseTensors>(tensors), Walk<2>(of_parameters), scale, zero_point, nest.numel()};
   return launch(plan, CountTag<1>{});
 }

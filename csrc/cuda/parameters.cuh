@@ -40,65 +40,70 @@ struct Parameters {
   }
 };
 
-// Where the parameters of an element are.
-struct ParameterPlace {
-  int64_t round;
+// An element's round, counted from that of the block's first element.
+struct RoundPlace {
+  int32_t round;
   int32_t at;    // in the round
   int32_t left;  // elements until the next round
-  const float* scale;
-  const int32_t* zero_point;
-
-  __device__ __forceinline__ int32_t zero() const { return zero_point == nullptr ? 0 : __ldg(zero_point); }
 };
 
-// Finds places of elements near a block's first one with short divisions.
-struct ParameterFinder {
+// Finds rounds of elements near a block's first one with short divisions.
+struct RoundFinder {
   const Parameters& parameters;
   int64_t first_round = 0;
   int32_t first_at = 0;
 
-  __device__ __forceinline__ ParameterFinder(const Parameters& parameters, int64_t first_element)
-      : parameters(parameters) {
+  __device__ __forceinline__ RoundFinder(const Parameters& parameters, int64_t first_element) : parameters(parameters) {
     if (!parameters.one_round()) first_round = parameters.inner.quotient(first_element);
     if (!parameters.same_everywhere())
       first_at = static_cast<int32_t>(first_element - first_round * parameters.inner.divisor);
   }
 
   // Of the element `beyond` the first.
-  __device__ __forceinline__ ParameterPlace place(int32_t beyond) const {
-    ParameterPlace place{first_round, first_at + beyond, INT32_MAX, parameters.scale, parameters.zero_point};
-    int64_t offset[2] = {};
-    if (!parameters.one_round()) {
-      const int32_t rounds = parameters.inner_of_block.quotient(place.at);
-      place.round += rounds;
-      place.at -= rounds * parameters.inner_of_block.divisor;
-      place.left = parameters.inner_of_block.divisor - place.at;
-      parameters.outer.add_offsets(place.round, offset);
-    }
-    place.scale += offset[0] + place.at * parameters.scale_stride;
-    if (place.zero_point != nullptr) place.zero_point += offset[1] + place.at * parameters.zero_point_stride;
-    return place;
+  __device__ __forceinline__ RoundPlace place(int32_t beyond) const {
+    const int32_t at = first_at + beyond;
+    if (parameters.one_round()) return {0, at, INT32_MAX};
+    const int32_t round = parameters.inner_of_block.quotient(at);
+    const int32_t at_in_round = at - round * parameters.inner_of_block.divisor;
+    return {round, at_in_round, parameters.inner_of_block.divisor - at_in_round};
   }
 };
 
-// The parameters of the first `count` elements of a vector one by one, `next` being the place of the first one in
-// another round, if there is any.
+// Where parameters are.
+struct ParameterPointers {
+  const float* scale;
+  const int32_t* zero_point;
+
+  __device__ __forceinline__ ParameterPointers(const RoundFinder& finder, const RoundPlace& place) {
+    const Parameters& parameters = finder.parameters;
+    int64_t offset[2] = {place.at * parameters.scale_stride, place.at * parameters.zero_point_stride};
+    parameters.outer.add_offsets(finder.first_round + place.round, offset);
+    scale = parameters.scale + offset[0];
+    zero_point = parameters.zero_point == nullptr ? nullptr : parameters.zero_point + offset[1];
+  }
+
+  __device__ __forceinline__ int32_t zero() const { return zero_point == nullptr ? 0 : __ldg(zero_point); }
+};
+
+// The parameters of the first `count` elements of a vector, which change from element to element.
 template <int kVector>
 struct EachParameters {
   float scale[kVector];
   int32_t zero[kVector];
 
-  __device__ __forceinline__ EachParameters(const Parameters& parameters, const ParameterPlace& place,
-                                            const ParameterPlace& next, int count) {
+  __device__ __forceinline__ EachParameters(const RoundFinder& finder, int32_t beyond, int count) {
+    const RoundPlace place = finder.place(beyond);
+    const ParameterPointers here(finder, place);
+    const ParameterPointers later(finder, finder.place(beyond + min(place.left, count - 1)));
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
       if (i >= count) break;
-      const bool here = i < place.left;
-      const int64_t at = here ? i : i - place.left;
-      scale[i] = __ldg((here ? place.scale : next.scale) + at * parameters.scale_stride);
+      const bool is_here = i < place.left;
+      const int64_t at = is_here ? i : i - place.left;
+      scale[i] = __ldg((is_here ? here.scale : later.scale) + at * finder.parameters.scale_stride);
       zero[i] = 0;
-      if (place.zero_point != nullptr)
-        zero[i] = __ldg((here ? place.zero_point : next.zero_point) + at * parameters.zero_point_stride);
+      if (here.zero_point != nullptr)
+        zero[i] = __ldg((is_here ? here.zero_point : later.zero_point) + at * finder.parameters.zero_point_stride);
     }
   }
 };

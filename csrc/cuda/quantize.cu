@@ -34,29 +34,18 @@ struct Quantize {
   template <int kVector>
   __device__ __forceinline__ Vector<uint8_t, kVector> convert(const Vector<T, kVector>& vector,
                                                               const Shared& shared) const {
-    float value[kVector];
     int32_t code[kVector];
-    to_floats(vector, value);
-    quantize_all<kMode>(value, shared, range, code);
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) code[i] = shared.code(to_float(vector.get(i)));
     return pack_bytes(code);
   }
 
   template <int kVector>
   __device__ __forceinline__ Vector<uint8_t, kVector> convert_each(const Vector<T, kVector>& vector,
                                                                    const Shared (&shared)[kVector]) const {
-    float value[kVector];
     int32_t code[kVector];
-    to_floats(vector, value);
-    bool ordinary = true;
 #pragma unroll
-    for (int i = 0; i < kVector; ++i) ordinary &= shared[i].is_ordinary();
-    if (ordinary) {
-#pragma unroll
-      for (int i = 0; i < kVector; ++i) code[i] = shared[i].code(value[i]);
-    } else {
-#pragma unroll
-      for (int i = 0; i < kVector; ++i) code[i] = quantize<kMode>(value[i], shared[i].scale, shared[i].zero, range);
-    }
+    for (int i = 0; i < kVector; ++i) code[i] = shared[i].code(to_float(vector.get(i)));
     return pack_bytes(code);
   }
 
@@ -69,6 +58,13 @@ struct Quantize {
 template <QuantizeMode kMode, class T, int kVector>
 __global__ void __launch_bounds__(kThreads)
     quantize_kernel(const VectorsPlan plan, const T* __restrict__ x, uint8_t* __restrict__ q, const CodeRange range) {
+  for_each_vector<kVector>(plan, Quantize<kMode, T>{x, q, range});
+}
+
+// The same with parameters that change from element to element.
+template <QuantizeMode kMode, class T, int kVector>
+__global__ void __launch_bounds__(kThreads)
+    quantize_kernel(const EachPlan plan, const T* __restrict__ x, uint8_t* __restrict__ q, const CodeRange range) {
   for_each_vector<kVector>(plan, Quantize<kMode, T>{x, q, range});
 }
 

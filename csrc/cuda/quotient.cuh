@@ -20,9 +20,10 @@
 //    them 1, times s has more significant bits than x. So D >= 1 / (2 S).
 //  - The way is shorter than D: (1/2 + D) * S * 2^-48 < D, because S <= 2^24 - 1. [Markstein 1990] has the theorem.
 //
-// This holds while nothing overflows or falls below the normal floats, which kSmallest and kLargest see to: x is first
-// cut to what the codes' range needs, and where |x / s| < 2^-40 the codes do not depend on its last bits. A power of 2
-// has S = 2^23 and r exact.
+// This holds while nothing overflows and e is no less than the smallest float. So s and x are multiplied by a power of
+// 2 that brings s near 1, and x is cut to what the codes' range needs, which also takes in an x that has become
+// infinite. An x that has lost bits below the normal floats is so small that no code depends on them, as any x with |x
+// / s| < 2^-40.
 #pragma once
 
 #include "arith.h"
@@ -31,47 +32,37 @@ namespace quaver {
 
 template <QuantizeMode kMode>
 struct SharedScale {
-  static constexpr float kSmallest = 8.67361738e-19f;  // 2^-60
-  static constexpr float kLargest = 1.15292150e+18f;   // 2^60
-
-  float scale;
-  int32_t zero;
+  float factor;  // the power of 2
+  float scale;   // times the factor, as are the following but for their inverses
   float reciprocal;
   float rest;
   float lowest;  // the real numbers whose codes are the range's ends: beyond them lie no others
   float highest;
+  int32_t zero;
 
   SharedScale() = default;
-  __device__ __forceinline__ SharedScale(float scale, int32_t zero, CodeRange range) : scale(scale), zero(zero) {
+  __device__ __forceinline__ SharedScale(float given, int32_t zero, CodeRange range) : zero(zero) {
+    constexpr float kSmall = 8.67361738e-19f;  // 2^-60
+    constexpr float kLarge = 1.15292150e+18f;  // 2^60
+    constexpr float kRaise = 1.26765060e+30f;  // 2^100, to 2^-49 at least
+    constexpr float kLower = 8.27180613e-25f;  // 2^-80, to 2^48 at most
+    factor = given < kSmall ? kRaise : given > kLarge ? kLower : 1.0f;
+    scale = multiply(given, factor);
     reciprocal = __frcp_rn(scale);
     rest = multiply(__fmaf_rn(-scale, reciprocal, 1.0f), reciprocal);
     lowest = multiply(scale, static_cast<float>(wrapping_subtract(range.q_min, zero)));
     highest = multiply(scale, static_cast<float>(wrapping_subtract(range.q_max, zero)));
   }
 
-  __device__ __forceinline__ bool is_ordinary() const { return kSmallest <= scale && scale <= kLargest; }
-
-  // Of an ordinary scale.
+  // ARITHMETIC.md (2)
   __device__ __forceinline__ int32_t code(float x) const {
-    const float cut = smaller(larger(is_nan(x) ? 0.0f : x, lowest), highest);
+    const float raised = multiply(is_nan(x) ? 0.0f : x, factor);
+    const float cut = smaller(larger(raised, lowest), highest);
     const float near = __fmaf_rn(cut, reciprocal, multiply(cut, rest));
     const float quotient = __fmaf_rn(__fmaf_rn(-near, scale, cut), reciprocal, near);
     if (kMode == QuantizeMode::kAffine) return round_half_even(add(quotient, static_cast<float>(zero)));
     return wrapping_add(round_half_even(quotient), zero);
   }
 };
-
-// The codes of kCount elements.
-template <QuantizeMode kMode, int kCount>
-__device__ __forceinline__ void quantize_all(const float (&x)[kCount], const SharedScale<kMode>& scale, CodeRange range,
-                                             int32_t (&code)[kCount]) {
-  if (scale.is_ordinary()) {
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) code[i] = scale.code(x[i]);
-  } else {
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) code[i] = quantize<kMode>(x[i], scale.scale, scale.zero, range);
-  }
-}
 
 }  // namespace quaver

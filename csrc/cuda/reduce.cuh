@@ -72,15 +72,13 @@ __device__ __forceinline__ void finish(const Plan& plan, const Operation& operat
   operation.result.write(offset[kResult], state);
 }
 
-// Vectors that a thread takes; those that it does not have are zeros, which change no range and no sum.
+// What an element that is not there stands for, zero, changes no range and no sum.
 template <class Operation, int kVector>
 __device__ __forceinline__ void take_all(const Operation& operation,
-                                         const Vector<typename Operation::Element, kVector> (&vectors)[kUnroll],
+                                         const Vector<typename Operation::Element, kVector>& vector,
                                          typename Operation::State& state) {
 #pragma unroll
-  for (int u = 0; u < kUnroll; ++u)
-#pragma unroll
-    for (int i = 0; i < kVector; ++i) operation.take(state, vectors[u].get(i));
+  for (int i = 0; i < kVector; ++i) operation.take(state, vector.get(i));
 }
 
 // Of one run, `steps` whole vectors from `first_step` on, as far as they go; with the first ones its two ends.
@@ -102,11 +100,12 @@ __device__ __forceinline__ void take_run(const Operation& operation, const typen
     Vector<Element, kVector> vectors[kUnroll];
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
-      vectors[u] = {};
       if (step + u * threads < end) vectors[u] = load_vector<kVector>(from);
       from += threads * kVector;
     }
-    take_all<Operation, kVector>(operation, vectors, state);
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u)
+      if (step + u * threads < end) take_all(operation, vectors[u], state);
   }
 }
 
@@ -121,12 +120,13 @@ __device__ __forceinline__ void take_runs(const Operation& operation, const Runs
     Vector<Element, kVector> vectors[kUnroll];
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
-      vectors[u] = {};
       if (step + u * threads >= steps) continue;
       const Span<1> span = block.span(step + u * threads);
       vectors[u] = load_span<kVector>(data + span.offset[0], span.count);
     }
-    take_all<Operation, kVector>(operation, vectors, state);
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u)
+      if (step + u * threads < steps) take_all(operation, vectors[u], state);
   }
 }
 
@@ -233,7 +233,9 @@ inline int32_t power_of_2(int64_t least, int32_t most) {
 inline AlongPlan plan_along(const SplitReduction& loops, int vector) {
   const Runs<1> folded(loops.folded.of({kReduced}), vector);
   const int64_t results = loops.kept.numel();
-  const int32_t threads = power_of_2(loops.folded.numel() / (kUnroll * vector), kThreads);
+  // A vector for each thread of a warp, and only then more for each thread.
+  const int64_t vectors = loops.folded.numel() / vector;
+  const int32_t threads = vectors <= kLanes ? power_of_2(vectors, kLanes) : power_of_2(vectors / kUnroll, kThreads);
   const int64_t blocks = threads == kThreads ? results : kEnoughBlocks;
   return {Walk<kReductionOperands>(loops.kept), folded, results, Parts(folded.vectors(), blocks, kUnroll * kThreads),
           threads};

@@ -69,6 +69,7 @@ struct Walk {
 
   // Adds what element `index`, counted with the last loop fastest, is away from the first, for each operand.
   __device__ __forceinline__ void add_offsets(int64_t index, int64_t (&offset)[kOperands]) const {
+#pragma unroll 1
     for (int loop = loops - 1; loop >= 0; --loop) {
       const int64_t rest = loop > 0 ? size[loop].quotient(index) : 0;
       const int64_t step = index - rest * size[loop].divisor;
