@@ -41,10 +41,11 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Address:
-    """[base + offset]: base is a Register, a Symbol or None."""
+    """[base + offset]: base is a Register, a Symbol or None. Of a tensor map, coordinates are after it."""
 
     base: Register | Symbol | None
     offset: int = 0
+    coordinates: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -363,7 +364,7 @@ def _read_body(kernel, reader):
         word = reader.peek()
         if word == "{":
             reader.take()
-            scopes.append({})
+            scopes.append(_labels_in_scope(reader))
         elif word == "}":
             reader.take()
             scopes.pop()
@@ -381,9 +382,22 @@ def _read_body(kernel, reader):
             reader.take(";")
         elif word.endswith(":"):
             reader.take()
-            kernel.labels[word[:-1]] = len(kernel.instructions)
+            kernel.labels[scoped(word[:-1])] = len(kernel.instructions)
         else:
             kernel.instructions.append(_read_instruction(kernel, reader, source, scoped))
+
+
+def _labels_in_scope(reader):
+    """The labels of an inner brace's own, which may come after the branches to them, made unique."""
+    labels = {}
+    depth = 0
+    for kind, token, _ in reader.tokens[reader.at :]:
+        depth += {"{": 1, "}": -1}.get(token, 0)
+        if depth < 0:
+            break
+        if kind == "word" and depth == 0 and token.endswith(":"):
+            labels[token[:-1]] = f"{token[:-1]}@{reader.at}"
+    return labels
 
 
 def _read_registers(kernel, scope, reader):
@@ -477,7 +491,7 @@ def _named(kernel, name, scoped):
         return Register(unique)
     if name.startswith("%"):
         return Special(name)
-    return Symbol(name)
+    return Symbol(unique)
 
 
 def _read_address(kernel, reader, scoped):
@@ -487,4 +501,6 @@ def _read_address(kernel, reader, scoped):
     offset = 0
     if reader.accept("+") or reader.peek() == "-":
         offset = reader.integer()
+    if reader.accept(","):
+        return Address(base, offset, _read_operand(kernel, reader, scoped).elements)
     return Address(base, offset)

@@ -25,7 +25,7 @@ def _fragment(b, name, operand, count, element="const uint32_t"):
     for register in elements:
         if not isinstance(register, Register) or register.name == "_":
             raise b.error("a fragment is made of registers")
-        where, at = b.register(register)
+        where, at = b.register(register, writes=element == "uint32_t")
         if where != "r32":
             raise b.error("a fragment's registers have 32 bits")
         pointers.append(f"w.at32(c.operand[{at}])")
