@@ -15,16 +15,30 @@ struct Block;
 struct Code;
 struct Warp;
 
-// Of each actor, the time up to which its accesses are ordered before something. An actor that is not in it: none are.
-using Clocks = std::vector<uint32_t>;
+// Up to when the accesses of others are ordered before something: of each actor, and of single threads beyond that.
+struct Clocks {
+  std::vector<uint32_t> actors;
+  std::vector<uint32_t> threads;
+};
 
-inline bool is_before(uint32_t clock, const Clocks& known, size_t actor) {
-  return actor < known.size() && clock < known[actor];
+inline void learn(std::vector<uint32_t>& known, const std::vector<uint32_t>& more) {
+  if (known.size() < more.size()) known.resize(more.size(), 0);
+  for (size_t i = 0; i < more.size(); ++i) known[i] = std::max(known[i], more[i]);
 }
 
 inline void learn(Clocks& known, const Clocks& more) {
-  if (known.size() < more.size()) known.resize(more.size(), 0);
-  for (size_t i = 0; i < more.size(); ++i) known[i] = std::max(known[i], more[i]);
+  learn(known.actors, more.actors);
+  learn(known.threads, more.threads);
+}
+
+// `lane`: who did it, or 32 for several of the warp's.
+inline bool is_before(uint32_t clock, size_t lane, const Clocks& known, size_t actor) {
+  if (actor < known.actors.size() && clock < known.actors[actor]) return true;
+  const size_t first = actor * 32;
+  if (first + 32 > known.threads.size()) return false;
+  const auto threads = known.threads.begin() + first;
+  const auto later = [clock](uint32_t each) { return clock < each; };
+  return lane < 32 ? later(threads[lane]) : std::all_of(threads, threads + 32, later);
 }
 
 // A copy into shared memory whose bytes have been read and not yet written.

@@ -48,8 +48,8 @@ void Machine::start_warps(Block& block, uint32_t index) {
     warp.block = &block;
     warp.machine = this;
     warp.index = w;
-    warp.known.assign(block.actors, 1);
-    warp.fenced.assign(block.actors, 1);
+    warp.known.actors.assign(block.actors, 1);
+    warp.fenced.actors.assign(block.actors, 1);
     if (program.has_wgmma) warp.multiplications.track(program.registers32);
     warp.r32.assign(static_cast<size_t>(program.registers32) * kLanes, 0);
     warp.r64.assign(static_cast<size_t>(program.registers64) * kLanes, 0);
@@ -59,6 +59,7 @@ void Machine::start_warps(Block& block, uint32_t index) {
       const uint32_t thread = w * kLanes + lane;
       if (thread >= threads) continue;
       warp.alive |= 1u << lane;
+      warp.lanes |= 1u << lane;
       const uint32_t eq = 1u << lane;
       const uint32_t values[] = {thread % nx,
                                  thread / nx % ny,
@@ -288,7 +289,7 @@ void Machine::release(Block& block, Block::Barrier& at) {
     learn(joined, warp.known);
     learn(fenced, warp.fenced);
   }
-  for (const int w : at.warps) joined[w] = std::max(joined[w], block.warps[w].clock);
+  for (const int w : at.warps) joined.actors[w] = std::max(joined.actors[w], block.warps[w].clock);
   for (const int w : at.waiting) {
     Warp& warp = block.warps[w];
     warp.known = joined;

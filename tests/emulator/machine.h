@@ -195,6 +195,7 @@ struct Warp {
   int index = 0;
   State state = State::kReady;
   int32_t at_barrier = -1;
+  uint32_t lanes = 0;  // that there are
   uint32_t alive = 0;
   uint32_t mask = 0;  // of the instruction that runs
   int32_t code = 0;   // its number
@@ -203,7 +204,7 @@ struct Warp {
   uint32_t waiting = 0;  // lanes that wait for others of their warp
   uint32_t clock = 1;
   uint32_t synced = 1;  // what its lanes did before this time is ordered before what any lane does now
-  Clocks known;         // the clocks of other actors up to which this warp is ordered after them
+  Clocks known;         // what this warp is ordered after
   std::array<Clocks, kLanes> known_to_lane;  // what single lanes have learned, and the others not yet
   Clocks fenced;                             // up to where writes are ordered before asynchronous copies and wgmma
   bool idle = false;                         // its last wait was in vain

@@ -33,8 +33,9 @@ void complete_phase(Block& block, Mbarrier& barrier) {
   if (barrier.pending != 0 || barrier.transactions != 0) return;
   ++barrier.phase;
   barrier.pending = barrier.expected;
-  if (barrier.arrived.size() <= static_cast<size_t>(barrier.actor)) barrier.arrived.resize(barrier.actor + 1, 0);
-  barrier.arrived[barrier.actor] = ++barrier.clock;
+  std::vector<uint32_t>& actors = barrier.arrived.actors;
+  if (actors.size() <= static_cast<size_t>(barrier.actor)) actors.resize(barrier.actor + 1, 0);
+  actors[barrier.actor] = ++barrier.clock;
   barrier.released = barrier.arrived;
   barrier.released_with_a_fence = barrier.fenced;
 }
@@ -76,6 +77,20 @@ void acquire(Warp& warp, const std::array<const Mbarrier*, kLanes>& seen) {
     learn(warp.fenced, seen[lane]->released_with_a_fence);
     if (same) break;
   }
+}
+
+// What the lane did, and what it is ordered after. Of the other lanes, what they did before the warp last met.
+void release(Warp& warp, int lane, Mbarrier& barrier) {
+  Clocks& clocks = barrier.arrived;
+  learn(clocks, warp.known);
+  learn(clocks, warp.known_to_lane[lane]);
+  clocks.actors[warp.index] = std::max(clocks.actors[warp.index], warp.synced);
+  clocks.threads.resize(warp.block->warps.size() * kLanes, 0);
+  uint32_t* threads = clocks.threads.data() + warp.index * kLanes;
+  threads[lane] = ++warp.clock;
+  for (int other = 0; other < kLanes; ++other)
+    if (!(warp.lanes >> other & 1)) threads[other] = UINT32_MAX;
+  learn(barrier.fenced, warp.fenced);
 }
 
 std::string describe(uint64_t address, const Mbarrier& barrier) {
@@ -139,10 +154,7 @@ uint64_t arrive(Warp& warp, int lane, uint64_t address, Arrival how) {
     return phase;
   }
   if (how.releases) {
-    learn(barrier->arrived, warp.known);
-    learn(barrier->arrived, warp.known_to_lane[lane]);
-    barrier->arrived[warp.index] = ++warp.clock;
-    learn(barrier->fenced, warp.fenced);
+    release(warp, lane, *barrier);
   }
   expect(warp, lane, address, *barrier, how.bytes);
   barrier->pending -= how.count;

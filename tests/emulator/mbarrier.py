@@ -5,7 +5,8 @@ import re
 from .memory_access import declare_address
 
 SPACE = r"(?P<space>\.shared(?:::(?:cta|cluster))?)?"
-ORDER = r"(?:\.(?P<order>release|acquire|relaxed))?(?:\.(?:cta|cluster))?"
+RELEASES = r"(?:\.(?P<order>release|relaxed))?(?:\.(?:cta|cluster))?"
+ACQUIRES = r"(?:\.(?P<order>acquire|relaxed))?(?:\.(?:cta|cluster))?"
 
 
 def mbarrier_address(b, match, operand, prefix=""):
@@ -83,9 +84,9 @@ TABLE = [
     ),
     (
         re.compile(
-            rf"mbarrier\.arrive(?P<drops>_drop)?(?:(?P<expects>\.expect_tx)|(?P<incomplete>\.noComplete))?{ORDER}{SPACE}\.b64"
+            rf"mbarrier\.arrive(?P<drops>_drop)?(?:(?P<expects>\.expect_tx)|(?P<incomplete>\.noComplete))?{RELEASES}{SPACE}\.b64"
         ),
         lower_arrive,
     ),
-    (re.compile(rf"mbarrier\.(?P<kind>test_wait|try_wait)(?P<parity>\.parity)?{ORDER}{SPACE}\.b64"), lower_wait),
+    (re.compile(rf"mbarrier\.(?P<kind>test_wait|try_wait)(?P<parity>\.parity)?{ACQUIRES}{SPACE}\.b64"), lower_wait),
 ]

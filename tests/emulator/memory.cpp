@@ -158,9 +158,9 @@ namespace {
 // Whether an earlier access of `actor` is ordered before what this lane does now.
 bool ordered(const Warp& warp, int lane, int actor, const Mark& earlier) {
   if (earlier.clock == 0) return true;
-  if (actor == warp.index) return (earlier.lane == lane && lane != kLanes) || earlier.clock < warp.synced;
-  return is_before(earlier.clock, warp.known, actor) ||
-         (lane != kLanes && is_before(earlier.clock, warp.known_to_lane[lane], actor));
+  if (actor == warp.index && ((earlier.lane == lane && lane != kLanes) || earlier.clock < warp.synced)) return true;
+  return is_before(earlier.clock, earlier.lane, warp.known, actor) ||
+         (lane != kLanes && is_before(earlier.clock, earlier.lane, warp.known_to_lane[lane], actor));
 }
 
 bool shared_in_bounds(Warp& warp, int lane, uint64_t address, int size) {
@@ -365,7 +365,7 @@ bool read_shared_asynchronously(Warp& warp, int lane, uint64_t address, int size
     } else if (!ordered(warp, lane, byte.writer, byte.write)) {
       kind = "shared race";
       words = "read of what " + by_whom(block, byte.writer, byte.write.lane) + " wrote, with no barrier between";
-    } else if (byte.writer < warps && !is_before(byte.write.clock, warp.fenced, byte.writer)) {
+    } else if (byte.writer < warps && !is_before(byte.write.clock, byte.write.lane, warp.fenced, byte.writer)) {
       kind = "missing proxy fence";
       words =
           "what " + by_whom(block, byte.writer, byte.write.lane) + " wrote is read with no fence.proxy.async between";
@@ -493,7 +493,7 @@ void order_warp(Warp& warp) {
   warp.synced = ++warp.clock;
   for (Clocks& each : warp.known_to_lane) {
     learn(warp.known, each);
-    each.clear();
+    each = {};
   }
 }
 

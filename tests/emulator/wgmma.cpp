@@ -198,7 +198,7 @@ void wait_for_multiplications(Warp& warp, size_t pending) {
       std::copy_n(state.sums.data() + r * kLanes, kLanes, warp.at32(r));
   state.complete = std::max(state.complete, time);
   const size_t actor = warp.block->warps.size() + number;
-  warp.known[actor] = std::max(warp.known[actor], time + 1);
+  warp.known.actors[actor] = std::max(warp.known.actors[actor], time + 1);
 }
 
 // No instruction may touch what an operation still writes, or write what it still reads.
@@ -221,7 +221,7 @@ void fence_proxy(Warp& warp) {
   learn(warp.fenced, warp.known);
   for (int lane = 0; lane < kLanes; ++lane)
     if (warp.mask >> lane & 1) learn(warp.fenced, warp.known_to_lane[lane]);
-  warp.fenced[warp.index] = ++warp.clock;
+  warp.fenced.actors[warp.index] = ++warp.clock;
 }
 
 uint32_t map_to_block(Warp& warp, int lane, uint32_t rank) {
