@@ -36,9 +36,7 @@ def kinds(result):
 def wait(place, parity, label, what="try_wait.parity", predicate="%p7"):
     """Until the phase is complete. place: bytes from the beginning of shared memory, or an address."""
     address = f"%r2+{place}" if isinstance(place, int) else place
-    return (
-        f"{label}: mbarrier.{what}.shared::cta.b64 {predicate}, [{address}], {parity}; @!{predicate} bra {label};\n"
-    )
+    return f"{label}: mbarrier.{what}.shared::cta.b64 {predicate}, [{address}], {parity}; @!{predicate} bra {label};\n"
 
 
 def init(place, count):
@@ -204,8 +202,8 @@ def test_lanes_that_wait_for_their_own_warp():
 STAGES, ROUNDS = 3, 11
 
 
-def ring(stages=STAGES, empty_parity="1", release=True, fill=None):
-    """Warp 0 fills stages and warp 1 empties them; each stage has a barrier that it is full and one that it is empty."""
+def ring(stages=STAGES, empty_parity="1", release=True):
+    """Warp 0 fills stages and warp 1 empties them; each stage has a barrier for being full and one for being empty."""
     full, empty = (lambda s: 4096 + 8 * s), (lambda s: 4160 + 8 * s)
     body = "".join(init(full(s), 32) + init(empty(s), 32) for s in range(STAGES)) + "bar.sync 0;\n"
     body += "setp.ge.u32 %p2, %r1, 32; @%p2 bra CONSUMER;\n"

@@ -43,9 +43,10 @@ def lower_multiply(b, match):
         b.source("a", a, "b64")
     b.source("b", columns, "b64")
     b.before.append(_adds(b, adds))
-    flags = (match["a"] == "s8", match["b"] == "s8", match["sat"], in_registers)
-    shape = ", ".join([str(n), *("true" if flag else "false" for flag in flags)])
-    signature = b.instruction.opcode + (" registers" if in_registers else "")
+    flags = (match["a"] == "s8", match["b"] == "s8", bool(match["sat"]), in_registers)
+    at = [b.slot("i", int(each)) for each in (n, *flags)]  # numbers, so that one function is all shapes'
+    shape = f"static_cast<int>(c.operand[{at[0]}]), " + ", ".join(f"c.operand[{each}] != 0" for each in at[1:])
+    signature = f"wgmma.mma_async {'registers' if in_registers else 'descriptor'}"
     lowered = _by_the_warp(b, signature, f"multiply_by_warpgroup(w, c, {{{shape}}}, a_, b_, adds);")
     lowered.fragment = fragment
     return lowered
