@@ -3,6 +3,8 @@
 Triton's compiler is proven on GPUs. Where the PTX comes from: tests/emulator/triton/kernels_sm90.py.
 """
 
+import re
+
 import numpy as np
 import pytest
 
@@ -101,7 +103,7 @@ def deletions(name):
     lines = text(name).splitlines()
     numbers = dict.fromkeys(SYNCHRONIZES, -1)
     for at, line in enumerate(lines):
-        opcode = line.split("@")[-1].split(None, 1)[-1] if "@" in line else line.strip()
+        opcode = re.sub(r"@!?%p\d+\s+", "", line.strip())
         for what in SYNCHRONIZES:
             if opcode.startswith(what):
                 numbers[what] += 1

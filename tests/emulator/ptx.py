@@ -5,7 +5,7 @@ it does not know is an error that quotes the line.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 class PtxError(ValueError):
@@ -108,6 +108,7 @@ class Kernel:
     instructions: list = field(default_factory=list)
     labels: dict = field(default_factory=dict)  # name -> index of the next instruction
     limits: dict = field(default_factory=dict)  # "maxntid" -> (256, 1, 1)
+    tables: dict = field(default_factory=dict)  # of .branchtargets: name -> labels
 
 
 @dataclass
@@ -382,9 +383,14 @@ def _read_body(kernel, reader):
             reader.take(";")
         elif word.endswith(":"):
             reader.take()
-            kernel.labels[scoped(word[:-1])] = len(kernel.instructions)
+            if reader.accept(".branchtargets"):
+                kernel.tables[word[:-1]] = _read_targets(reader, scoped)
+            else:
+                kernel.labels[scoped(word[:-1])] = len(kernel.instructions)
         else:
-            kernel.instructions.append(_read_instruction(kernel, reader, source, scoped))
+            instruction = _read_instruction(kernel, reader, source, scoped)
+            is_table = instruction.opcode in ("brx.idx", "brx.idx.uni")
+            kernel.instructions += _branches(kernel, reader, instruction) if is_table else [instruction]
 
 
 def _labels_in_scope(reader):
@@ -398,6 +404,26 @@ def _labels_in_scope(reader):
         if kind == "word" and depth == 0 and token.endswith(":"):
             labels[token[:-1]] = f"{token[:-1]}@{reader.at}"
     return labels
+
+
+def _read_targets(reader, scoped):
+    targets = [scoped(reader.take())]
+    while reader.accept(","):
+        targets.append(scoped(reader.take()))
+    reader.take(";")
+    return targets
+
+
+def _branches(kernel, reader, instruction):
+    """brx.idx as a comparison and a branch for each place in its table."""
+    index, table = instruction.operands
+    if instruction.guard or table.name not in kernel.tables:
+        raise reader.error("a branch by a table that comes before it, without a predicate, was expected")
+    here = Register("%brx")
+    kernel.registers[here.name] = "pred"
+    for place, target in enumerate(kernel.tables[table.name]):
+        yield replace(instruction, opcode="setp.eq.u32", operands=(here, index, Immediate(place)))
+        yield replace(instruction, opcode="bra", operands=(Symbol(target),), guard=here)
 
 
 def _read_registers(kernel, scope, reader):

@@ -82,8 +82,11 @@ def compile_ptx(kernel, arguments, warps, stages, aligned, capability=80):
     multiples = {(list(signature).index(each),): [["tt.divisibility", 16]] for each in aligned.split()}
     source = ASTSource(kernel, signature, constexprs=constants, attrs=multiples)
     options = {"num_warps": warps, "num_stages": stages}
-    text = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["ptx"]
-    # Debugging sections and the folder that the source stood in say nothing about the kernel.
+    return shortened(triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["ptx"])
+
+
+def shortened(text):
+    """Without debugging sections and the folder that the source stood in: they say nothing about the kernel."""
     text = re.sub(r"\n\s*\.section\s.*?\n\s*\}", "", text, flags=re.DOTALL)
     text = re.sub(r"\n\s*\.section\s[^\n]*\}", "", text)
     return re.sub(r'(\.file\s+\d+\s+)"[^"]*/', r'\1"', text)
