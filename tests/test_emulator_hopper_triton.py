@@ -23,8 +23,11 @@ MAPS = {
     "sm90_maps_64x64x128_4": (64, 64, 128, 4, 4),
     "sm90_maps_128x32x32_2": (128, 32, 32, 8, 2),
     "sm90_maps_64x256x32_3": (64, 256, 32, 4, 3),
+    "sm90_maps_i16_64x128x64_3": (64, 128, 64, 4, 3),
+    "sm90_maps_i8_128x64x64_3": (128, 64, 64, 8, 3),
 }
 KERNELS = {**POINTERS, **MAPS}
+RESULTS = {"sm90_maps_i16_64x128x64_3": np.int16, "sm90_maps_i8_128x64x64_3": np.int8}  # others give int32
 DYNAMIC_SHARED = 160 * 1024
 
 
@@ -41,7 +44,7 @@ def arguments(name, a, b, c):
         maps = [
             *described(a, (tile_m, tile_k), f"{tile_k}B"),
             *described(b, (tile_n, tile_k), f"{tile_k}B"),
-            *described(c, (tile_m, 32), "128B"),
+            *described(c, (tile_m, min(tile_n, 128 // c.itemsize)), f"{min(tile_n * c.itemsize, 128)}B"),
         ]
         return "matmul_tiles", [*maps, m, n, k]
     rows = "rows" in name
@@ -51,7 +54,7 @@ def arguments(name, a, b, c):
 def matmul(name, a, b, seed=0, ptx=None):
     """(result, c): b is [N,K]"""
     tile_m, tile_n, _, warps, _ = KERNELS[name]
-    c = np.full((a.shape[0], b.shape[0]), -1, np.int32)
+    c = np.full((a.shape[0], b.shape[0]), -1, RESULTS.get(name, np.int32))
     grid = (-(-c.shape[0] // tile_m), -(-c.shape[1] // tile_n))
     kernel, args = arguments(name, a, b, c)
     module = Module.from_ptx(ptx or text(name), "sm_90")
@@ -81,7 +84,7 @@ def test_matmul(name, seed):
         a, b = random_codes(rng, m, k), random_codes(rng, n, k)
         result, c = matmul(name, a, b, seed)
         assert result.ok, [str(report) for report in result.reports]
-        np.testing.assert_array_equal(c, product(a, b))
+        np.testing.assert_array_equal(c, product(a, b).astype(c.dtype))
 
 
 # What is deleted below, from the start of an instruction's name. A wait for a phase becomes one that is over at once.
@@ -118,7 +121,7 @@ def is_noticed(name, ptx, seeds=(0, 1)):
     a, b = random_codes(rng, tile_m, 3 * stages * tile_k), random_codes(rng, tile_n, 3 * stages * tile_k)
     for seed in seeds:
         result, c = matmul(name, a, b, seed, ptx)
-        if not result.ok or not np.array_equal(c, product(a, b)):
+        if not result.ok or not np.array_equal(c, product(a, b).astype(c.dtype)):
             return True
     return False
 
@@ -149,7 +152,9 @@ def test_block_barriers_matter_together(name):
     But for a single warpgroup that copies by maps: each thread waits for the mbarrier, and for wgmma of all four warps.
     """
     lines = text(name).splitlines()
-    first, last = (next(at for at, line in enumerate(lines) if label in line) for label in ("$L__BB0_2:", "$L__BB0_3:"))
+    first = next(at for at, line in enumerate(lines) if "Inner Loop Header" in line)
+    label = lines[first].split(":")[0]
+    last = next(at for at, line in enumerate(lines) if line.endswith(f"bra \t{label};"))
     barriers = [at for at, line in enumerate(lines) if line.strip().startswith("bar.sync")]
 
     def without(some):

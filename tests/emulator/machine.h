@@ -151,7 +151,7 @@ struct SharedByte {
   bool atomics = false;    // some atomic access has been
   bool in_flight = false;  // an asynchronous copy writes it and has not been waited for
   bool mbarrier = false;   // part of one
-  uint8_t bulk_reads = 0;  // bulk copies that read it and have not been waited for
+  uint16_t bulk_reads = 0;  // bulk copies that read it and have not been waited for
 };
 
 // Asynchronous copies of a thread, which land in shared memory when they are waited for.
@@ -282,6 +282,9 @@ bool load_shared_for_warp(Warp& warp, int lane, uint64_t address, int size, void
 // Reads for the asynchronous proxy: what threads stored there must be fenced. `actor` is noted as the reader, if any.
 bool read_shared_asynchronously(Warp& warp, int lane, uint64_t address, int size, void* value, int actor,
                                 uint32_t clock);
+
+// Writes what more lanes have than the one that has the address.
+bool store_shared_for_warp(Warp& warp, int lane, uint64_t address, int size, const void* value);
 
 // Asynchronous copies: shared memory is claimed when a copy starts, and written when it lands.
 bool claim_shared(Warp& warp, int lane, uint64_t address, int size);

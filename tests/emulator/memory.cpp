@@ -229,7 +229,8 @@ bool read_shared(Warp& warp, int lane, int reader, uint64_t address, int size, v
 }
 
 // Nothing that others did to these bytes may still be going on.
-void check_overwriting(Warp& warp, int lane, uint64_t address, int size) {
+// `writer` is the lane that writes, or kLanes for several.
+void check_overwriting(Warp& warp, int lane, int writer, uint64_t address, int size) {
   Block& block = *warp.block;
   bool reported = false;
   for (int i = 0; i < size && !reported; ++i) {
@@ -242,7 +243,7 @@ void check_overwriting(Warp& warp, int lane, uint64_t address, int size) {
       warp.machine->report(kMisuse, warp, lane, address + i, "write to its bytes");
       reported = true;
     }
-    if (!reported && !ordered(warp, lane, byte.writer, byte.write)) {
+    if (!reported && !ordered(warp, writer, byte.writer, byte.write)) {
       warp.machine->report(
           "shared race", warp, lane, address + i,
           "write to what " + by_whom(block, byte.writer, byte.write.lane) + " wrote, with no barrier between");
@@ -250,7 +251,7 @@ void check_overwriting(Warp& warp, int lane, uint64_t address, int size) {
     }
     for (int other = 0; other < block.actors && !reported; ++other) {
       const Mark& read = block.reads[(address + i) * block.actors + other];
-      if (!ordered(warp, lane, other, read)) {
+      if (!ordered(warp, writer, other, read)) {
         warp.machine->report("shared race", warp, lane, address + i,
                              "write to what " + by_whom(block, other, kLanes) + " read, with no barrier between");
         reported = true;
@@ -287,8 +288,15 @@ bool load_shared_for_warp(Warp& warp, int lane, uint64_t address, int size, void
 
 bool store_shared(Warp& warp, int lane, uint64_t address, int size, const void* value) {
   if (!shared_in_bounds(warp, lane, address, size)) return false;
-  check_overwriting(warp, lane, address, size);
+  check_overwriting(warp, lane, lane, address, size);
   write_shared(warp, lane, address, size, value);
+  return true;
+}
+
+bool store_shared_for_warp(Warp& warp, int lane, uint64_t address, int size, const void* value) {
+  if (!shared_in_bounds(warp, lane, address, size)) return false;
+  check_overwriting(warp, lane, kLanes, address, size);
+  write_shared(warp, kLanes, address, size, value);
   return true;
 }
 
@@ -299,7 +307,7 @@ bool claim_shared(Warp& warp, int lane, uint64_t address, int size) {
 }
 
 void claim_range(Warp& warp, int lane, uint64_t address, int size) {
-  check_overwriting(warp, lane, address, size);
+  check_overwriting(warp, lane, lane, address, size);
   for (int i = 0; i < size; ++i) warp.block->bytes[address + i].in_flight = true;
 }
 

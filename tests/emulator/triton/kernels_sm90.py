@@ -13,13 +13,13 @@ from kernels import COLUMNS, HERE, ROWS, compile_ptx, matmul
 
 @triton.jit
 def matmul_tiles(a, b, c, m, n, k, tile_m: tl.constexpr, tile_n: tl.constexpr, tile_k: tl.constexpr):
-    """c [m,n] = a [m,k] b [n,k] transposed, each by a tensor map; int8 to int32."""
+    """c [m,n] = a [m,k] b [n,k] transposed, each by a tensor map; int8 to int32, of which c keeps its width."""
     row = tl.program_id(0) * tile_m
     column = tl.program_id(1) * tile_n
     acc = tl.zeros((tile_m, tile_n), dtype=tl.int32)
     for first in range(0, k, tile_k):
         acc = tl.dot(a.load([row, first]), b.load([column, first]).T, acc, out_dtype=tl.int32)
-    c.store([row, column], acc)
+    c.store([row, column], acc.to(c.dtype))
 
 
 def by_pointers(operands, tile_m, tile_n, tile_k, warps, stages):
@@ -28,9 +28,9 @@ def by_pointers(operands, tile_m, tile_n, tile_k, warps, stages):
     return matmul, {**operands, **tiles}, warps, stages, f"a b c n k {step}"
 
 
-def by_maps(tile_m, tile_n, tile_k, warps, stages):
+def by_maps(tile_m, tile_n, tile_k, warps, stages, result="i32"):
     tiles = {"tile_m": tile_m, "tile_n": tile_n, "tile_k": tile_k}
-    maps = {"a": ("i8", tile_m, tile_k), "b": ("i8", tile_n, tile_k), "c": ("i32", tile_m, tile_n)}
+    maps = {"a": ("i8", tile_m, tile_k), "b": ("i8", tile_n, tile_k), "c": (result, tile_m, tile_n)}
     arguments = {name: f"tensordesc<{kind}[{rows},{columns}]>" for name, (kind, rows, columns) in maps.items()}
     return matmul_tiles, {**arguments, **dict.fromkeys("mnk", "i32"), **tiles}, warps, stages, ""
 
@@ -44,6 +44,8 @@ FILES = {
     "sm90_maps_64x64x128_4": by_maps(64, 64, 128, 4, 4),
     "sm90_maps_128x32x32_2": by_maps(128, 32, 32, 8, 2),
     "sm90_maps_64x256x32_3": by_maps(64, 256, 32, 4, 3),
+    "sm90_maps_i16_64x128x64_3": by_maps(64, 128, 64, 4, 3, "i16"),
+    "sm90_maps_i8_128x64x64_3": by_maps(128, 64, 64, 8, 3, "i8"),
 }
 
 

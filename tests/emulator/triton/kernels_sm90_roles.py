@@ -17,7 +17,7 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warp
 
 @gluon.jit
 def load_tiles(a, b, a_tiles, b_tiles, full, empty, row, column, k, tile_k: gl.constexpr, stages: gl.constexpr):
-    for step in range(0, gl.cdiv(k, tile_k)):
+    for step in range(gl.cdiv(k, tile_k)):
         stage = step % stages
         mbarrier.wait(empty.index(stage), ((step // stages) & 1) ^ 1)
         mbarrier.expect(full.index(stage), a.nbytes_per_cta + b.nbytes_per_cta)
@@ -26,12 +26,14 @@ def load_tiles(a, b, a_tiles, b_tiles, full, empty, row, column, k, tile_k: gl.c
 
 
 @gluon.jit
-def multiply_tiles(c, a_tiles, b_tiles, full, empty, row, column, m, n, k, tile_m: gl.constexpr, tile_n: gl.constexpr,
-                   tile_k: gl.constexpr, stages: gl.constexpr, pending: gl.constexpr, in_registers: gl.constexpr):  # fmt: skip
+def multiply_tiles(
+    c, a_tiles, b_tiles, full, empty, row, column, m, n, k, tile_m: gl.constexpr, tile_n: gl.constexpr,
+    tile_k: gl.constexpr, stages: gl.constexpr, pending: gl.constexpr, in_registers: gl.constexpr,
+):  # fmt: skip
     """`pending`: products that go on while the next stage is awaited. `in_registers`: whether tiles of a are."""
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [gl.num_warps(), 1], [16, tile_n, 32])
     acc = gl.zeros((tile_m, tile_n), dtype=gl.int32, layout=layout)
-    for step in range(0, gl.cdiv(k, tile_k)):
+    for step in range(gl.cdiv(k, tile_k)):
         stage = step % stages
         mbarrier.wait(full.index(stage), (step // stages) & 1)
         a_tile = a_tiles.index(stage)
@@ -47,8 +49,10 @@ def multiply_tiles(c, a_tiles, b_tiles, full, empty, row, column, m, n, k, tile_
 
 
 @gluon.jit
-def matmul_by_roles(a, b, c, m, n, k, tile_m: gl.constexpr, tile_n: gl.constexpr, tile_k: gl.constexpr,
-                    stages: gl.constexpr, pending: gl.constexpr, in_registers: gl.constexpr):  # fmt: skip
+def matmul_by_roles(
+    a, b, c, m, n, k, tile_m: gl.constexpr, tile_n: gl.constexpr, tile_k: gl.constexpr, stages: gl.constexpr,
+    pending: gl.constexpr, in_registers: gl.constexpr,
+):  # fmt: skip
     """c [m,n] = a [m,k] b [n,k] transposed, a and b by tensor maps; int8 to int32."""
     row = gl.program_id(0) * tile_m
     column = gl.program_id(1) * tile_n
