@@ -41,7 +41,7 @@ void Machine::start_warps(Block& block, uint32_t index) {
   const std::array<uint32_t, 3> ctaid = {index % launch.grid[0], index / launch.grid[0] % launch.grid[1],
                                          index / launch.grid[0] / launch.grid[1]};
   block.warps.resize(warps);
-  block.warpgroups.resize(warps / kWarpgroup);
+  if (program.has_wgmma) block.warpgroups.resize(warps / kWarpgroup);
   block.actors = warps + static_cast<int>(block.warpgroups.size());
   for (int w = 0; w < warps; ++w) {
     Warp& warp = block.warps[w];

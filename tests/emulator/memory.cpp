@@ -155,12 +155,21 @@ void* atomic_global(Warp& warp, int lane, uint64_t address, int size) {
 
 namespace {
 
-// Whether an earlier access of `actor` is ordered before what this lane does now.
-bool ordered(const Warp& warp, int lane, int actor, const Mark& earlier) {
-  if (earlier.clock == 0) return true;
-  if (actor == warp.index && ((earlier.lane == lane && lane != kLanes) || earlier.clock < warp.synced)) return true;
+// Out of line: asked for every byte, the rest of `ordered` answers nearly always.
+[[gnu::noinline]] bool ordered_by_mbarriers(const Warp& warp, int lane, int actor, const Mark& earlier) {
   return is_before(earlier.clock, earlier.lane, warp.known, actor) ||
          (lane != kLanes && is_before(earlier.clock, earlier.lane, warp.known_to_lane[lane], actor));
+}
+
+// Whether an earlier access of `actor` is ordered before what this lane does now.
+[[gnu::always_inline]] inline bool ordered(const Warp& warp, int lane, int actor, const Mark& earlier) {
+  if (earlier.clock == 0) return true;
+  if (actor == warp.index) {
+    if ((earlier.lane == lane && lane != kLanes) || earlier.clock < warp.synced) return true;
+  } else if (actor < warp.block->actors && earlier.clock < warp.known.actors[actor]) {
+    return true;
+  }
+  return ordered_by_mbarriers(warp, lane, actor, earlier);
 }
 
 bool shared_in_bounds(Warp& warp, int lane, uint64_t address, int size) {
