@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 
 from tests.emulator import LaunchError, Module, PtxError, tensor_map
 from tests.test_emulator_hopper_mbarrier import BEGIN, FIRST, HEAD, MISUSE, REGISTERS, init, kinds, run, wait
@@ -374,6 +375,16 @@ def test_copies_that_are_refused(words, line):
     with pytest.raises(PtxError, match=words) as error:
         launch_tile(line, tensor_map(ARRAY, (16, 32)), ARRAY, ARRAY)
     assert line.strip() in str(error.value)
+
+
+def test_a_map_of_a_torch_tensor():
+    x = torch.arange(64 * 32, dtype=torch.int32).reshape(64, 32)
+    out = np.zeros(1024, np.uint8)
+    read = moves(1024, "ld.shared", ("[%r10]", "st.global.v4.u32 [%rd13]"))
+    body = BEGUN + expect(1024) + tile_load(2, (5, 0)) + WAIT + read
+    result = launch_tile(body, tensor_map(x, (8, 32)), x, out)
+    assert result.ok, result.reports
+    np.testing.assert_array_equal(out.view(np.int32), x[5:13].reshape(-1).numpy())
 
 
 def test_a_map_is_128_bytes_for_a_parameter_of_128():

@@ -72,6 +72,19 @@ def test_labels_of_inner_braces_are_their_own():
     np.testing.assert_array_equal(out, np.full(64, 13))
 
 
+def test_a_branch_by_a_table():
+    """Lanes take different ways; an index beyond the table, which the ISA leaves open, goes on."""
+    body = "and.b32 %r5, %r1, 3; mov.u32 %r6, 9; TABLE: .branchtargets A,\n B, C; brx.idx %r5, TABLE; bra END;\n"
+    body += (
+        "A: mov.u32 %r6, 10; bra END; B: mov.u32 %r6, 11; bra END; C: mov.u32 %r6, 12;\nEND: st.global.u32 [%rd5], %r6;"
+    )
+    out = np.zeros(64, np.int32)
+    assert run(body, out=out).ok
+    np.testing.assert_array_equal(out, np.tile([10, 11, 12, 9], 16))
+    with pytest.raises(PtxError, match="a branch by a table"):
+        run(body.replace("%r5, TABLE;", "%r5, OTHER;"))
+
+
 def test_ptx_of_one_architecture_alone():
     with pytest.raises(LaunchError, match="runs on sm_90 alone"):
         Module.from_ptx(HEAD, "sm_100")

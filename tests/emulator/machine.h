@@ -148,9 +148,9 @@ struct SharedByte {
   Mark write;           // of stores
   uint16_t writer = 0;  // an actor
   bool written = false;
-  bool atomics = false;    // some atomic access has been
-  bool in_flight = false;  // an asynchronous copy writes it and has not been waited for
-  bool mbarrier = false;   // part of one
+  bool atomics = false;     // some atomic access has been
+  bool in_flight = false;   // an asynchronous copy writes it and has not been waited for
+  bool mbarrier = false;    // part of one
   uint16_t bulk_reads = 0;  // bulk copies that read it and have not been waited for
 };
 

@@ -153,9 +153,7 @@ uint64_t arrive(Warp& warp, int lane, uint64_t address, Arrival how) {
         std::to_string(how.count) + " arrivals where its phase waits for " + std::to_string(barrier->pending));
     return phase;
   }
-  if (how.releases) {
-    release(warp, lane, *barrier);
-  }
+  if (how.releases) release(warp, lane, *barrier);
   expect(warp, lane, address, *barrier, how.bytes);
   barrier->pending -= how.count;
   if (how.drops) barrier->expected -= how.count;
