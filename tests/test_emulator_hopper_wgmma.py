@@ -295,6 +295,8 @@ def test_before_the_wait_there_are_the_old_sums():
         ("registers expected", multiply(8).replace("%d0, ", "")),
         ("two of the sums", multiply(8).replace("%d0, ", "%d1, ")),
         ("32 bits", multiply(8).replace("%d0, ", "%rd12, ")),
+        ("a descriptor is", multiply(8, a="64")),
+        ("a descriptor is", multiply(8, b="64")),
         ("registers expected", IN_REGISTERS.replace("%a0, ", "")),
         ("unknown instruction", multiply(8).replace("k32", "k64")),
         ("unknown instruction", multiply(8).replace(".s8.s8", ".f16.f16")),

@@ -136,7 +136,6 @@ struct Multiplications {
   uint64_t now = 1;
   uint32_t complete = 0;
   std::vector<uint32_t> groups;  // the last operation of each, oldest first
-  uint32_t committed = 0;
 
   void track(int registers);
 };

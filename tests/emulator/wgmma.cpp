@@ -171,9 +171,7 @@ void fence_registers(Warp& warp) { warp.multiplications.fence = warp.multiplicat
 void commit_multiplications(Warp& warp) {
   const size_t group = warp.index / kWarpgroup;
   if (group >= warp.block->warpgroups.size()) return;
-  Multiplications& state = warp.multiplications;
-  state.committed = warp.block->warpgroups[group].issued[warp.index % kWarpgroup];
-  state.groups.push_back(state.committed);
+  warp.multiplications.groups.push_back(warp.block->warpgroups[group].issued[warp.index % kWarpgroup]);
 }
 
 // All groups but the last `pending` are complete: their sums are in registers, and they read shared memory no more. An

@@ -36,6 +36,8 @@ def lower_multiply(b, match):
     if len(set(fragment)) != len(fragment):
         raise b.error("a register is two of the sums")
     in_registers = isinstance(a, Vector)
+    if not isinstance(columns, Register) or not isinstance(a, (Register, Vector)):
+        raise b.error("a descriptor is a register of 64 bits")
     if in_registers:
         fragment += _numbers(b, a, 4, False)
         b.before.append("const uint64_t* a_ = nullptr;")
