@@ -7,13 +7,14 @@ PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check
 CPP := $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu' '*.cuh')
 BUILT_FROM := setup.py pyproject.toml $(filter csrc/%,$(CPP))
 
-.PHONY: help demo test test-deep check format bench clean
+.PHONY: help demo test test-deep check format bench evidence clean
 help:
 	@echo "make demo    run a real sentence encoder in int8 and compare it with float32 and with the reference"
 	@echo "make test    build quaver and run every test"
 	@echo "make test-deep  every test, those of minutes and gigabytes too"
 	@echo "make check   formatting and lint"
 	@echo "make bench   time the ops against the pure-torch reference"
+	@echo "make evidence  count what the CUDA kernels do, with no GPU, and keep the table"
 	@echo "make format  apply the formatting;  make clean  remove what was built"
 
 demo: $(VENV)/demo
@@ -39,6 +40,9 @@ format: $(VENV)/check
 bench: $(VENV)/built
 	$(PYTHON) -m benchmarks.bench_quantize
 	$(PYTHON) -m benchmarks.bench_matmul
+
+evidence: $(VENV)/test
+	$(PYTHON) -m benchmarks.evidence
 
 clean:
 	rm -rf $(VENV) build python/*.egg-info python/quaver/*.so

@@ -42,6 +42,16 @@ struct SumArguments {
   int64_t sums;
 };
 
+// x to q with the parameters of its own blocks, ARITHMETIC.md (5): the stages that it is made of, and the loops over
+// all of x, q and blocks for a kernel that does them at once.
+struct DynamicQuantizeArguments {
+  QparamsArguments qparams;
+  QuantizeArguments quantize;
+  SumArguments sums;  // of rows; sum is null where nobody asked
+  bool sums_blocks;   // the rows are the blocks
+  DynamicNest nest;
+};
+
 // q to x, ARITHMETIC.md (3).
 struct DequantizeArguments {
   ElementwiseNest nest;  // q to x

@@ -53,9 +53,31 @@ QUAVER_FUNCTION float subtract(float a, float b) {
 #endif
 }
 
-QUAVER_FUNCTION float smaller(float a, float b) { return a < b ? a : b; }
-QUAVER_FUNCTION float larger(float a, float b) { return a > b ? a : b; }
-QUAVER_FUNCTION float magnitude(float a) { return a < 0.0f ? -a : a; }
+// The second where the first is NaN. Of two zeros either may be given, and no equation depends on which.
+QUAVER_FUNCTION float smaller(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return fminf(a, b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
+QUAVER_FUNCTION float larger(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return fmaxf(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+QUAVER_FUNCTION float magnitude(float a) {
+#if defined(__CUDA_ARCH__)
+  return fabsf(a);
+#else
+  return a < 0.0f ? -a : a;
+#endif
+}
+
 QUAVER_FUNCTION bool is_nan(float a) { return a != a; }
 QUAVER_FUNCTION bool is_finite(float a) { return magnitude(a) <= kLargestFloat; }
 

@@ -53,6 +53,23 @@ struct LoopNest {
   void arrange(int operand) {
     for (int i = 1; i < loops; ++i)
       for (int j = i; j > 0 && stride[j - 1][operand] < stride[j][operand]; --j) swap(j - 1, j);
+    merge();
+  }
+
+  // The loops as some of the operands see them: what only the others could not cross in step is merged.
+  template <int kSome>
+  LoopNest<kSome> of(const int (&operands)[kSome]) const {
+    LoopNest<kSome> some;
+    some.loops = loops;
+    for (int loop = 0; loop < loops; ++loop) {
+      some.size[loop] = size[loop];
+      for (int i = 0; i < kSome; ++i) some.stride[loop][i] = stride[loop][operands[i]];
+    }
+    some.merge();
+    return some;
+  }
+
+  void merge() {
     int last = 0;
     for (int loop = 1; loop < loops; ++loop) {
       if (in_step(last, loop)) {
@@ -94,6 +111,10 @@ using ElementwiseNest = LoopNest<kElementwiseOperands>;
 // results.
 enum ReductionOperand { kReduced, kResult, kReductionOperands };
 using ReductionNest = LoopNest<kReductionOperands>;
+
+// The operands of a reduction whose elements are then replaced one by one: x, q and the results.
+enum DynamicOperand { kDynamicX, kDynamicQ, kDynamicResult, kDynamicOperands };
+using DynamicNest = LoopNest<kDynamicOperands>;
 
 // The loops of a reduction that stay (one round for each result) and those that are folded into a result.
 struct SplitReduction {

@@ -116,6 +116,20 @@ inline CodeRange prepare_dynamic_quantize(const Tensor& x, const Shape& scale_sh
   return range;
 }
 
+// The loops over x and q together with the blocks that share a contiguous result's elements, in the order of x's
+// memory.
+inline DynamicNest dynamic_nest(const Tensor& x, const Tensor& q, const Tensor& result) {
+  DynamicNest nest;
+  for (int64_t dim = 0; dim < x.dim(); ++dim) {
+    const int64_t blocks = result.size(dim);
+    const int64_t block = x.size(dim) / std::max<int64_t>(blocks, 1);
+    nest.push(blocks, {x.stride(dim) * block, q.stride(dim) * block, result.stride(dim)});
+    nest.push(block, {x.stride(dim), q.stride(dim), 0});
+  }
+  nest.arrange(kDynamicX);
+  return nest;
+}
+
 // The sums of q's codes along one dimension, which stays with size 1.
 inline SumArguments prepare_sum_codes(const Tensor& q, int64_t dim, Tensor& sum) {
   Shape shape = shape_of(q);
@@ -123,6 +137,25 @@ inline SumArguments prepare_sum_codes(const Tensor& q, int64_t dim, Tensor& sum)
   sum = new_tensor(q, shape, ScalarType::Int);
   const CodeType type = q.scalar_type() == ScalarType::Char ? CodeType::kInt8 : CodeType::kUint8;
   return {reduction_nest(q, sum), q.const_data_ptr(), type, sum.mutable_data_ptr<int32_t>(), sum.numel()};
+}
+
+// After prepare_dynamic_quantize, with the range that it gave.
+inline DynamicQuantizeArguments prepare_dynamic_results(const Tensor& x, const Shape& scale_shape, bool symmetric,
+                                                        ScalarType dtype, CodeRange range, std::optional<double> eps,
+                                                        bool return_row_sum, Tensor& q, Tensor& scale,
+                                                        Tensor& zero_point, Tensor& row_sum) {
+  DynamicQuantizeArguments arguments{};
+  arguments.qparams =
+      prepare_choose_qparams(x, scale_shape, symmetric, dtype, range.q_min, range.q_max, eps, scale, zero_point);
+  arguments.quantize = prepare_quantize(x, scale, zero_point, range.q_min, range.q_max, dtype, "onnx", q);
+  arguments.nest = dynamic_nest(x, q, scale);
+  if (return_row_sum) {
+    arguments.sums = prepare_sum_codes(q, q.dim() - 1, row_sum);
+    arguments.sums_blocks = shape_of(row_sum) == scale_shape;
+  } else {
+    row_sum = new_tensor(x, {0}, ScalarType::Int);
+  }
+  return arguments;
 }
 
 inline DequantizeArguments prepare_dequantize(const Tensor& q, const Tensor& scale, const OptionalTensor& zero_point,

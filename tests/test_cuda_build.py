@@ -14,9 +14,10 @@ import pytest
 import quaver
 
 KERNELS = (
-    "choose_qparams_kernel",
+    "reduce_along_kernel",
+    "reduce_across_kernel",
     "quantize_kernel",
-    "sum_codes_kernel",
+    "dynamic_quantize_kernel",
     "matmul_simt_kernel",
     "dequantize_kernel",
 )

@@ -160,6 +160,15 @@ def test_sectors_and_wavefronts():
     assert (conflict.shared_wavefronts, conflict.ideal_shared_wavefronts) == (32, 1)
 
 
+def test_traffic_counts_a_byte_once_for_all_lanes_of_a_warp():
+    """Two warps read a word each by all of their lanes, then 32 words of which every lane has its own."""
+    body = "ld.global.u32 %r3, [%rd1];\nld.global.u32 %r3, [%rd2];\nst.global.u8 [%rd2], %r3;"
+    same, own, stored = [each for each in run(body, block=64)[0].counters.each if each.traffic]
+    assert [sum(each.traffic.values()) for each in (same, own, stored)] == [2 * 4, 2 * 128, 2 * 32]
+    assert same.traffic.keys() == own.traffic.keys() == stored.traffic.keys()
+    assert (same.warps, same.units, same.ideal) == (2, 2, 2)
+
+
 def test_instructions_are_counted_by_opcode():
     counters = run("LOOP: add.s32 %r5, %r5, 1; setp.lt.s32 %p1, %r5, 10; @%p1 bra LOOP;", block=64)[0].counters
     assert counters.by_opcode["add.s32"] == 20  # two warps

@@ -5,7 +5,10 @@
 
 namespace quaver {
 
-inline constexpr int kThreads = 256;
+inline constexpr int kLanes = 32;
+inline constexpr uint32_t kAllLanes = 0xFFFFFFFFu;
+inline constexpr int kMaxThreads = 1024;  // of a block
+inline constexpr int kThreads = 256;      // of a block, unless a kernel says otherwise
 
 // Enough blocks to fill any GPU several times over, few enough to fit every grid limit.
 inline constexpr int64_t kMaxBlocks = 1 << 16;

@@ -1,5 +1,6 @@
 // launch.h: every CUDA kernel's launcher: from arguments with raw device pointers to a launch on a stream. No torch
-// header: this is the seam between torch and the kernels. Each returns the launch's error, which must be read.
+// header: this is the seam between torch and the kernels. Each returns the launch's error, which must be read. Some
+// need scratch memory, whose bytes `..._scratch` tells; 0 for none.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -9,11 +10,17 @@
 
 namespace quaver {
 
-[[nodiscard]] cudaError_t launch_choose_qparams(const QparamsArguments& arguments, cudaStream_t stream);
+int64_t choose_qparams_scratch(const QparamsArguments& arguments);
+[[nodiscard]] cudaError_t launch_choose_qparams(const QparamsArguments& arguments, void* scratch, cudaStream_t stream);
 
 [[nodiscard]] cudaError_t launch_quantize(const QuantizeArguments& arguments, cudaStream_t stream);
 
-[[nodiscard]] cudaError_t launch_sum_codes(const SumArguments& arguments, cudaStream_t stream);
+int64_t dynamic_quantize_scratch(const DynamicQuantizeArguments& arguments);
+[[nodiscard]] cudaError_t launch_dynamic_quantize(const DynamicQuantizeArguments& arguments, void* scratch,
+                                                  cudaStream_t stream);
+
+int64_t sum_codes_scratch(const SumArguments& arguments);
+[[nodiscard]] cudaError_t launch_sum_codes(const SumArguments& arguments, void* scratch, cudaStream_t stream);
 
 // Zero points need their sums: b_sum where a_zero_point is given, a_sum where b_zero_point is.
 [[nodiscard]] cudaError_t launch_matmul(const MatmulProblem& problem, cudaStream_t stream);

@@ -1,52 +1,111 @@
 // quantize.cu: quantize on CUDA: x to q of one shape with the parameters of its blocks. Bound by memory: one read of x
 // and one write of q for each element.
-#include "arith.h"
-#include "grid.cuh"
+#include "elementwise.cuh"
 #include "launch.h"
-#include "vec.cuh"
+#include "quotient.cuh"
 
 namespace quaver {
 namespace {
 
-// Each thread takes every gridDim.x * kThreads-th element in the order of q's memory.
-//   nest              loops over x, q, scale and zero_point together
-//   x, q              device, any strides
-//   scale             device, one for each block of x
-//   zero_point        the same, or null: 0 everywhere
-template <QuantizeMode kMode, class T, class Code>
-__global__ void __launch_bounds__(kThreads)
-    quantize_kernel(const ElementwiseNest nest, const T* __restrict__ x, Code* __restrict__ q,
-                    const float* __restrict__ scale, const int32_t* __restrict__ zero_point, const CodeRange range) {
-  const int64_t elements = nest.numel();
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < elements; i += step) {
-    int64_t offset[kElementwiseOperands];
-    nest.offsets(i, offset);
-    const int32_t zero = zero_point == nullptr ? 0 : zero_point[offset[kZeroPoint]];
-    const float value = to_float(x[offset[kSource]]);
-    q[offset[kTarget]] = static_cast<Code>(quantize<kMode>(value, scale[offset[kScale]], zero, range));
+// A code's eight bits are the same whether it is signed or not: the range alone tells int8 from uint8.
+template <QuantizeMode kMode, class T>
+struct Quantize {
+  using Source = T;
+  using Result = uint8_t;
+  using Wide = T;
+  const T* x;
+  uint8_t* q;
+  CodeRange range;
+
+  struct Shared : SharedScale<kMode> {
+    Shared() = default;
+    __device__ __forceinline__ Shared(float scale, int32_t zero, const Quantize& operation)
+        : SharedScale<kMode>(scale, zero, operation.range) {}
+  };
+
+  __device__ __forceinline__ const T* wide() const { return x; }
+  __device__ __forceinline__ const T* source(const int64_t (&offset)[kElementwiseTensors]) const {
+    return x + offset[kX];
   }
+  __device__ __forceinline__ uint8_t* result(const int64_t (&offset)[kElementwiseTensors]) const {
+    return q + offset[kQ];
+  }
+
+  template <int kVector>
+  __device__ __forceinline__ Vector<uint8_t, kVector> convert(const Vector<T, kVector>& vector,
+                                                              const Shared& shared) const {
+    float value[kVector];
+    int32_t code[kVector];
+    to_floats(vector, value);
+    quantize_all<kMode>(value, shared, range, code);
+    return pack_bytes(code);
+  }
+
+  template <int kVector>
+  __device__ __forceinline__ Vector<uint8_t, kVector> convert_each(const Vector<T, kVector>& vector,
+                                                                   const Shared (&shared)[kVector]) const {
+    float value[kVector];
+    int32_t code[kVector];
+    to_floats(vector, value);
+    bool ordinary = true;
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) ordinary &= shared[i].is_ordinary();
+    if (ordinary) {
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) code[i] = shared[i].code(value[i]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) code[i] = quantize<kMode>(value[i], shared[i].scale, shared[i].zero, range);
+    }
+    return pack_bytes(code);
+  }
+
+  __device__ __forceinline__ uint8_t convert_one(T value, float scale, int32_t zero) const {
+    return static_cast<uint8_t>(quantize<kMode>(to_float(value), scale, zero, range));
+  }
+};
+
+// x, q: device, in runs of neighbours
+template <QuantizeMode kMode, class T, int kVector>
+__global__ void __launch_bounds__(kThreads)
+    quantize_kernel(const VectorsPlan plan, const T* __restrict__ x, uint8_t* __restrict__ q, const CodeRange range) {
+  for_each_vector<kVector>(plan, Quantize<kMode, T>{x, q, range});
 }
 
-template <QuantizeMode kMode, class T, class Code>
+// x, q: device, rows with a scale for each column
+template <QuantizeMode kMode, class T, int kVector>
+__global__ void __launch_bounds__(kThreads)
+    quantize_kernel(const ColumnsPlan plan, const T* __restrict__ x, uint8_t* __restrict__ q, const CodeRange range) {
+  for_each_column(plan, Quantize<kMode, T>{x, q, range});
+}
+
+// x, q: device, any strides
+template <QuantizeMode kMode, class T, int kVector>
+__global__ void __launch_bounds__(kThreads)
+    quantize_kernel(const ElementsPlan plan, const T* __restrict__ x, uint8_t* __restrict__ q, const CodeRange range) {
+  for_each_element(plan, Quantize<kMode, T>{x, q, range});
+}
+
+template <QuantizeMode kMode, class T>
 cudaError_t launch(const QuantizeArguments& arguments, cudaStream_t stream) {
-  quantize_kernel<kMode><<<grid_for_elements(arguments.nest.numel()), kThreads, 0, stream>>>(
-      arguments.nest, static_cast<const T*>(arguments.x), static_cast<Code*>(arguments.q), arguments.scale,
-      arguments.zero_point, arguments.range);
-  return cudaGetLastError();
+  const T* x = static_cast<const T*>(arguments.x);
+  uint8_t* q = static_cast<uint8_t*>(arguments.q);
+  return choose_elementwise<T>(arguments.nest, kSource, kTarget, x, q, arguments.scale, arguments.zero_point,
+                               [&](const auto& plan, auto vector) {
+                                 quantize_kernel<kMode, T, decltype(vector)::value>
+                                     <<<plan.blocks(), kThreads, 0, stream>>>(plan, x, q, arguments.range);
+                                 return cudaGetLastError();
+                               });
 }
 
 }  // namespace
 
 cudaError_t launch_quantize(const QuantizeArguments& arguments, cudaStream_t stream) {
   if (arguments.nest.numel() == 0) return cudaSuccess;
-  return with_type(arguments.x_type, [&](auto x_tag) {
-    return with_type(arguments.q_type, [&](auto q_tag) {
-      using T = typename decltype(x_tag)::type;
-      using Code = typename decltype(q_tag)::type;
-      return arguments.mode == QuantizeMode::kAffine ? launch<QuantizeMode::kAffine, T, Code>(arguments, stream)
-                                                     : launch<QuantizeMode::kOnnx, T, Code>(arguments, stream);
-    });
+  return with_type(arguments.x_type, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    return arguments.mode == QuantizeMode::kAffine ? launch<QuantizeMode::kAffine, T>(arguments, stream)
+                                                   : launch<QuantizeMode::kOnnx, T>(arguments, stream);
   });
 }
 

@@ -29,14 +29,22 @@ void check_launch(const char* op, cudaError_t error) {
                cudaGetErrorString(error));
 }
 
+// Memory for a launch, which later launches of the stream may use again: torch's allocator sees to that.
+void* scratch_memory(const Tensor& like, int64_t bytes, Tensor& keeper) {
+  if (bytes == 0) return nullptr;
+  keeper = new_tensor(like, {bytes}, ScalarType::Byte);
+  return keeper.mutable_data_ptr();
+}
+
 std::tuple<Tensor, Tensor> choose_qparams_cuda(const Tensor& x, Shape scale_shape, bool symmetric, ScalarType dtype,
                                                std::optional<int64_t> q_min, std::optional<int64_t> q_max,
                                                std::optional<double> eps) {
   const DeviceGuard guard(device_index(x));
-  Tensor scale, zero_point;
+  Tensor scale, zero_point, keeper;
   const QparamsArguments arguments =
       prepare_choose_qparams(x, scale_shape, symmetric, dtype, q_min, q_max, eps, scale, zero_point);
-  check_launch("choose_qparams", launch_choose_qparams(arguments, stream_of(x)));
+  void* const scratch = scratch_memory(x, choose_qparams_scratch(arguments), keeper);
+  check_launch("choose_qparams", launch_choose_qparams(arguments, scratch, stream_of(x)));
   return {scale, zero_point};
 }
 
@@ -49,24 +57,27 @@ Tensor quantize_cuda(const Tensor& x, const Tensor& scale, OptionalTensor zero_p
   return q;
 }
 
-// The sums of q's codes along one dimension.
-Tensor sum_codes(const char* op, const Tensor& q, int64_t dim) {
-  Tensor sum;
-  const SumArguments arguments = prepare_sum_codes(q, dim, sum);
-  check_launch(op, launch_sum_codes(arguments, stream_of(q)));
-  return sum;
-}
-
 std::tuple<Tensor, Tensor, Tensor, Tensor> dynamic_quantize_cuda(const Tensor& x, Shape scale_shape, bool symmetric,
                                                                  ScalarType dtype, std::optional<int64_t> q_min,
                                                                  std::optional<int64_t> q_max,
                                                                  std::optional<double> eps, bool return_row_sum) {
   const DeviceGuard guard(device_index(x));
   const CodeRange range = prepare_dynamic_quantize(x, scale_shape, symmetric, dtype, q_min, q_max, eps, return_row_sum);
-  auto [scale, zero_point] = choose_qparams_cuda(x, scale_shape, symmetric, dtype, range.q_min, range.q_max, eps);
-  Tensor q = quantize_cuda(x, scale, zero_point, range.q_min, range.q_max, dtype, "onnx", 0);
-  Tensor row_sum = return_row_sum ? sum_codes("dynamic_quantize", q, q.dim() - 1) : new_tensor(x, {0}, ScalarType::Int);
+  Tensor q, scale, zero_point, row_sum, keeper;
+  const DynamicQuantizeArguments arguments = prepare_dynamic_results(x, scale_shape, symmetric, dtype, range, eps,
+                                                                     return_row_sum, q, scale, zero_point, row_sum);
+  void* const scratch = scratch_memory(x, dynamic_quantize_scratch(arguments), keeper);
+  check_launch("dynamic_quantize", launch_dynamic_quantize(arguments, scratch, stream_of(x)));
   return {q, scale, zero_point, row_sum};
+}
+
+// The sums of q's codes along one dimension.
+Tensor sum_codes(const char* op, const Tensor& q, int64_t dim) {
+  Tensor sum, keeper;
+  const SumArguments arguments = prepare_sum_codes(q, dim, sum);
+  void* const scratch = scratch_memory(q, sum_codes_scratch(arguments), keeper);
+  check_launch(op, launch_sum_codes(arguments, scratch, stream_of(q)));
+  return sum;
 }
 
 // Computes the sums that zero points need and nobody gave; `a_sum` and `b_sum` keep them alive.

@@ -88,7 +88,7 @@ py::dict run(const Program& program, std::array<uint32_t, 3> grid, std::array<ui
   for (const Report& r : machine.reports)
     reports.append(py::make_tuple(r.kind, r.code, r.block, r.thread, r.address, r.words));
   for (const CodeCounters& c : machine.counters)
-    counters.append(py::make_tuple(c.warps, c.lanes, c.bytes, c.units, c.ideal));
+    counters.append(py::make_tuple(c.warps, c.lanes, c.bytes, c.units, c.ideal, c.traffic));
   py::dict result;
   result["reports"] = reports;
   result["counters"] = counters;

@@ -10,19 +10,15 @@ A report of the emulator (a race, an access out of bounds, ...) is an EmulationE
 
 import contextlib
 import ctypes
-import os
 import re
-import shutil
-import subprocess
 import sysconfig
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from . import build
-from .module import LaunchError, Module
+from . import build, runtime, toolkit
+from .devices import LaunchError
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "quaver_emulated"
@@ -38,65 +34,18 @@ WRAPPED = (
     "torch_get_const_data_ptr",
     "torch_get_mutable_data_ptr",
 )
-INVALID_VALUE = 1  # cudaErrorInvalidValue
 
 
 class EmulationError(AssertionError):
     """What a kernel did and must not do, report by report."""
 
 
-class Run:
-    """One launch: the kernel's name, its grid and what the emulator saw."""
+class Runs(list):
+    """The launches of a block of code, and in `calls` the names of the CUDA runtime's functions that it called."""
 
-    def __init__(self, kernel, grid, block, result):
-        self.kernel, self.grid, self.block = kernel, grid, block
-        self.reports, self.counters = result.reports, result.counters
-
-
-class _State:
-    device = "sm_80"
-    seed = 0
-    runs = None  # a list while somebody listens
-    failure = None
-    modules = {}  # noqa: RUF012 - of this process: (PTX, device) -> Module
-
-
-def _on_launch(ptx, size, kernel, grid, block, shared, arguments):
-    try:
-        key = (ctypes.string_at(ptx, size), _State.device)
-        if key not in _State.modules:
-            _State.modules[key] = Module.from_ptx(key[0].decode(), _State.device)
-        module = _State.modules[key]
-        name = kernel.decode()
-        parameters = _parameters(module.kernel(name), arguments)
-        grid, block = tuple(grid[:3]), tuple(block[:3])
-        result = module.launch_packed(
-            name, grid=grid, block=block, parameters=parameters, shared=shared, seed=_State.seed
-        )
-        if _State.runs is not None:
-            _State.runs.append(Run(name, grid, block, result))
-    except LaunchError as error:
-        _State.failure = error
-        return INVALID_VALUE
-    except Exception as error:  # an exception cannot cross C: `device` raises it
-        _State.failure = error
-        return INVALID_VALUE
-    return 0
-
-
-def _parameters(kernel, arguments):
-    data = bytearray(kernel.parameter_bytes)
-    for i, parameter in enumerate(kernel.parsed.parameters):
-        data[parameter.offset : parameter.offset + parameter.size] = ctypes.string_at(arguments[i], parameter.size)
-    return bytes(data)
-
-
-_UINTS = ctypes.POINTER(ctypes.c_uint32)
-_ON_LAUNCH = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p, _UINTS, _UINTS, ctypes.c_uint32,
-    ctypes.POINTER(ctypes.c_void_p),
-)  # fmt: skip
-_callback = _ON_LAUNCH(_on_launch)
+    def __init__(self):
+        super().__init__()
+        self.calls = []
 
 
 def _build_flags():
@@ -111,61 +60,44 @@ def _build_flags():
 @cache
 def library():
     """Builds the emulated library where needed, loads it and defines its ops."""
-    nvcc = shutil.which("nvcc")
-    if nvcc is None:
-        raise FileNotFoundError("nvcc, which makes the kernels' PTX, is not on PATH")
+    nvcc = toolkit.nvcc()
     cxx_flags, nvcc_flags = _build_flags()
     texts = [
         path.read_text() for path in sorted((ROOT / "csrc").rglob("*")) if path.suffix in (".h", ".cuh", ".cu", ".cpp")
     ]
-    texts += build._texts("runtime.cpp", "seams.cpp")
+    texts += build._texts(*runtime.SOURCES, runtime.HEADER, "toolkit.py", "seams.cpp")
     digest = build._digest(*texts, *cxx_flags, *nvcc_flags, torch.__version__, build.core().name)
     path = build.CACHE / f"libquaver_emulated_{digest}.so"
     if not path.exists():
         _build_library(path, nvcc, cxx_flags, nvcc_flags)
     _define_ops()
     torch.ops.load_library(path)
-    loaded = ctypes.CDLL(str(path))
-    loaded.emulator_set_on_launch(_callback)
-    return loaded
+    return ctypes.CDLL(str(path))
+
+
+@cache
+def stand_in():
+    """The emulated library's CUDA runtime."""
+    return runtime.Runtime(library())
 
 
 def _build_library(path, nvcc, cxx_flags, nvcc_flags):
     """The shipped sources with the shipped flags, but for packaging: PTX instead of machine code, uncompressed."""
-    scratch = build.CACHE / f"{path.stem}.{os.getpid()}"
-    scratch.mkdir(parents=True, exist_ok=True)
     torch_home = Path(torch.__file__).parent
     csrc = f"-I{ROOT / 'csrc'}"
     codes = [f"-gencode=arch=compute_{n},code=compute_{n}" for n in PTX_ARCHITECTURES]
     device = [nvcc, *nvcc_flags, csrc, *codes, "--no-compress", "-Xcompiler=-fPIC"]
     includes = [csrc, f"-I{build.HERE}", f"-I{torch_home / 'include'}", f"-I{sysconfig.get_path('include')}"]
-    host = ["g++", *cxx_flags, "-fPIC", "-DTORCH_TARGET_VERSION=0x020d000000000000", *includes, *_cuda_include(nvcc)]
-    seams = [build.HERE / "seams.cpp", build.HERE / "runtime.cpp"]
-    compile_with = {
+    includes += toolkit.include_flags()
+    host = ["g++", *cxx_flags, "-fPIC", "-DTORCH_TARGET_VERSION=0x020d000000000000", *includes]
+    ours = [build.HERE / name for name in ("seams.cpp", *runtime.SOURCES)]
+    commands = {
         **dict.fromkeys(sorted((ROOT / "csrc" / "cuda").glob("*.cu")), device),
-        **dict.fromkeys([ROOT / "csrc" / "cuda" / "register.cpp", *seams], host),
+        **dict.fromkeys([ROOT / "csrc" / "cuda" / "register.cpp", *ours], host),
     }
-    objects = {source: scratch / f"{source.stem}.o" for source in compile_with}
-    with ThreadPoolExecutor(2) as pool:
-        commands = [[*command, "-c", source, "-o", objects[source]] for source, command in compile_with.items()]
-        list(pool.map(_run, commands))
     wraps = [f"-Wl,--wrap={name}" for name in WRAPPED]
     torch_library = [f"-L{torch_home / 'lib'}", "-ltorch_cpu"]
-    linked = scratch / path.name
-    _run(["g++", "-shared", *objects.values(), "-o", linked, *wraps, *torch_library, *build.linked_to_core()])
-    linked.replace(path)
-    shutil.rmtree(scratch)
-
-
-def _cuda_include(nvcc):
-    plan = subprocess.run([nvcc, "--dryrun", "x.cu"], capture_output=True, text=True, check=False).stderr
-    return re.search(r'INCLUDES="([^"]*)"', plan).group(1).split()
-
-
-def _run(command):
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr}")
+    toolkit.build_library(path, commands, [*wraps, *torch_library, *build.linked_to_core()])
 
 
 _definitions = []
@@ -183,35 +115,48 @@ def _define_ops():
 
 def ops():
     """torch.ops.quaver_emulated."""
-    library()
+    stand_in()
     return getattr(torch.ops, NAMESPACE)
+
+
+def known_kernels(device):
+    """The names of all kernels in the source files of which some kernel has been launched on this device."""
+    return stand_in().known_kernels(device)
 
 
 def _raise_failure():
     """Raises what went wrong while a launch was emulated; a launch that was refused is the op's to report."""
-    if _State.failure is not None and not isinstance(_State.failure, LaunchError):
-        raise _State.failure from None
+    failure = stand_in().failure
+    if failure is not None and not isinstance(failure, LaunchError):
+        raise failure from None
 
 
 @contextlib.contextmanager
 def device(name="sm_80", seed=0):
     """Runs ops on a pretended device; gives the list of their launches."""
-    library().emulator_set_architecture(int(name.removeprefix("sm_")))
-    before = (_State.device, _State.seed, _State.runs, _State.failure)
-    _State.device, _State.seed, _State.runs, _State.failure = name, seed, [], None
-    library().emulator_take_unwritten()  # of a block that ended with another error
+    state = stand_in()
+    before = (state.device.name, state.seed, state.runs, state.failure)
+    state.pretend(name)
+    state.seed, state.runs, state.failure = seed, Runs(), None
+    for take in (library().emulator_take_unwritten, library().cudaGetLastError, state.take_calls, state.take_refusals):
+        take()  # of a block that ended with another error
     try:
         try:
-            yield _State.runs
-        except RuntimeError:
+            yield state.runs
+        except RuntimeError as error:
             _raise_failure()
+            if state.failure is not None:
+                raise error from state.failure  # which says in words why a launch was refused
             raise
         _raise_failure()  # the block itself may have caught the op's error
-        reports = [str(report) for run in _State.runs for report in run.reports]
+        state.runs.calls = state.take_calls()
+        reports = [str(report) for run in state.runs for report in run.reports]
         unwritten = library().emulator_take_unwritten()
         if unwritten:
             reports.append(f"{unwritten} results have bytes that no kernel wrote")
+        reports += state.take_refusals()
         if reports:
             raise EmulationError("\n".join(reports))
     finally:
-        _State.device, _State.seed, _State.runs, _State.failure = before
+        state.pretend(before[0])
+        state.seed, state.runs, state.failure = before[1:]

@@ -8,6 +8,7 @@
 #include <map>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "hopper.h"
@@ -49,6 +50,8 @@ struct CodeCounters {
   uint64_t bytes = 0;  // asked of memory
   uint64_t units = 0;  // global: 32-byte sectors; shared: wavefronts
   uint64_t ideal = 0;  // the fewest units that could carry the distinct bytes
+  // Of global memory: where allocations begin, and the bytes asked of each, a byte once for all lanes of a warp.
+  std::vector<std::pair<uint64_t, uint64_t>> traffic;
 };
 
 struct Report {

@@ -471,6 +471,21 @@ int distinct_pieces(const Warp& warp, const uint64_t (&address)[kLanes], int siz
   return static_cast<int>(std::unique(pieces, pieces + count) - pieces);
 }
 
+// Adds distinct pieces, in order, to the traffic with the allocations that they lie in; what is outside of all is
+// reported elsewhere.
+void count_traffic(CodeCounters& counters, const uint64_t* pieces, int count, int unit) {
+  for (int i = 0; i < count;) {
+    const Allocation* allocation = global_memory().find(pieces[i] * unit);
+    const int first = i++;
+    if (allocation == nullptr) continue;
+    while (i < count && pieces[i] * unit < allocation->end) ++i;
+    auto known = std::find_if(counters.traffic.begin(), counters.traffic.end(),
+                              [&](const auto& entry) { return entry.first == allocation->begin; });
+    if (known == counters.traffic.end()) known = counters.traffic.insert(known, {allocation->begin, 0});
+    known->second += static_cast<uint64_t>(i - first) * unit;
+  }
+}
+
 }  // namespace
 
 void count_global(Warp& warp, const uint64_t (&address)[kLanes], int size) {
@@ -480,6 +495,7 @@ void count_global(Warp& warp, const uint64_t (&address)[kLanes], int size) {
   const int distinct = distinct_pieces(warp, address, size, unit, pieces);
   counters.bytes += static_cast<uint64_t>(__builtin_popcount(warp.mask)) * size;
   counters.ideal += (static_cast<uint64_t>(distinct) * unit + 31) / 32;
+  count_traffic(counters, pieces, distinct, unit);
   counters.units += distinct_pieces(warp, address, size, 32, pieces);
 }
 

@@ -5,6 +5,7 @@ r = m.launch("kernel", grid=(2, 1, 1), block=(256, 1, 1), args=[x, q, 1024], see
 r.ok, r.reports, r.counters
 """
 
+import operator
 import re
 import struct
 from collections import Counter
@@ -12,43 +13,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from . import build, isa, ptx
+from . import build, isa, ptx, toolkit
+from .devices import DEVICES, CudaError, LaunchError
 from .lowering import SPECIALS, Context
 from .tensor_map import TensorMap
 
 FLOWS = {"next": 0, "branch": 1, "exit": 2, "barrier": 3, "warp sync": 4}
 GUARD_ZONE = 512  # bytes around every array that a launch gets
-
-
-@dataclass(frozen=True)
-class Device:
-    """What a launch may ask of a GPU. CUDA C++ Programming Guide, "Compute Capabilities"."""
-
-    name: str
-    shared_per_block: int  # bytes, with opting in
-    shared_without_opting_in: int = 48 * 1024
-    threads_per_block: int = 1024
-    block_limits: tuple = (1024, 1024, 64)
-    grid_limits: tuple = (2**31 - 1, 65535, 65535)
-
-
-KIB = 1024
-DEVICES = {
-    name: Device(name, shared)
-    for name, shared in {
-        "sm_75": 64 * KIB,
-        "sm_80": 163 * KIB,
-        "sm_86": 99 * KIB,
-        "sm_89": 99 * KIB,
-        "sm_90": 227 * KIB,
-        "sm_100": 227 * KIB,
-        "sm_120": 99 * KIB,
-    }.items()
-}
-
-
-class LaunchError(ValueError):
-    """A launch that hardware would refuse."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +44,18 @@ class Report:
         )
 
 
+@dataclass(frozen=True)
+class Count:
+    """What a launch did at one instruction."""
+
+    opcode: str
+    source: tuple  # (file, line)
+    warps: int  # times that a warp executed it
+    units: int  # global: sectors; shared: wavefronts
+    ideal: int
+    traffic: dict  # global: address of an allocation -> bytes asked of it, a byte once for all lanes of a warp
+
+
 @dataclass
 class Counters:
     """What a launch did: warp instructions by opcode and by source line, and its traffic."""
@@ -86,6 +69,7 @@ class Counters:
     ideal_sectors: int = 0
     shared_wavefronts: int = 0
     ideal_shared_wavefronts: int = 0
+    each: list = field(default_factory=list)  # Count of every instruction
 
 
 @dataclass
@@ -209,21 +193,24 @@ def contractible_pairs(parsed):
 class Module:
     """A module of PTX for a pretended device."""
 
-    def __init__(self, parsed, device):
+    def __init__(self, parsed, device, text=""):
         if device not in DEVICES:
             raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
         self.target = int(re.match(r"sm_(\d+)", parsed.target).group(1))
         if self.target > int(device.removeprefix("sm_")):
-            raise LaunchError(f"PTX for {parsed.target} does not run on {device}")
+            raise LaunchError(f"PTX for {parsed.target} does not run on {device}", CudaError.NO_KERNEL_IMAGE_FOR_DEVICE)
         if parsed.target.endswith("a") and parsed.target != f"{device}a":
-            raise LaunchError(f"PTX for {parsed.target} runs on sm_{self.target} alone")
+            raise LaunchError(
+                f"PTX for {parsed.target} runs on sm_{self.target} alone", CudaError.NO_KERNEL_IMAGE_FOR_DEVICE
+            )
         self.parsed = parsed
+        self.text = text  # for ptxas, which alone knows how many registers a thread takes
         self.device = DEVICES[device]
         self._kernels = {}
 
     @classmethod
     def from_ptx(cls, text, device="sm_80"):
-        return cls(ptx.parse(text), device)
+        return cls(ptx.parse(text), device, text)
 
     @property
     def kernels(self):
@@ -250,35 +237,76 @@ class Module:
             for copy in copies:
                 copy.finish()
 
-    def launch_packed(self, name, *, grid, block, parameters, shared=0, seed=0):
-        """Runs a kernel on parameters as bytes, with pointers to registered allocations."""
+    def launch_packed(self, name, *, grid, block, parameters, shared=0, most_shared=None, seed=0):
+        """Runs a kernel on parameters as bytes, with pointers to registered allocations.
+
+        `most_shared` is the shared memory that the kernel was opted in to; left out, all that the device has.
+        """
         kernel = self.kernel(name)
         grid, block = _three(grid), _three(block)
-        self._check_launch(kernel, grid, block, shared)
+        if most_shared is None:
+            most_shared = self.device.shared_per_block
+        self._check_launch(kernel, grid, block, shared, most_shared)
         raw = build.machine().run(kernel.program, grid, block, shared, parameters, seed)
         return _result(kernel, raw)
 
-    def _check_launch(self, kernel, grid, block, shared):
+    def _check_launch(self, kernel, grid, block, shared, most_shared):
         device = self.device
-        threads = block[0] * block[1] * block[2]
-        limits = kernel.parsed.limits
-        most = min(device.threads_per_block, _product(limits.get("maxntid", (device.threads_per_block,))))
+        name, limits = kernel.parsed.name, kernel.parsed.limits
+        threads = _product(block)
         if min(*grid, *block) < 1:
-            raise LaunchError(f"grid {grid} and block {block} must be positive")
-        if threads > most or any(b > limit for b, limit in zip(block, device.block_limits, strict=True)):
-            raise LaunchError(f"block {block}: {kernel.parsed.name} takes at most {most} threads on {device.name}")
-        if _product(limits.get("reqnctapercluster", (1,))) != 1:
-            raise LaunchError(f"{kernel.parsed.name} asks for clusters of {limits['reqnctapercluster']}: not emulated")
-        if "reqntid" in limits and threads != _product(limits["reqntid"]):
-            raise LaunchError(f"block {block}: {kernel.parsed.name} asks for {limits['reqntid']}")
-        if any(g > limit for g, limit in zip(grid, device.grid_limits, strict=True)):
-            raise LaunchError(f"grid {grid} is beyond {device.name}'s limits {device.grid_limits}")
-        if kernel.static_shared > device.shared_without_opting_in:
-            raise LaunchError(f"{kernel.parsed.name} has {kernel.static_shared} bytes of static shared memory")
-        if kernel.static_shared + shared > device.shared_per_block:
+            raise LaunchError(f"grid {grid} and block {block} must be positive", CudaError.INVALID_CONFIGURATION)
+        if threads > device.threads_per_block or any(map(operator.gt, block, device.block_limits)):
             raise LaunchError(
-                f"{kernel.static_shared + shared} bytes of shared memory, {device.name} has {device.shared_per_block}"
+                f"block {block}: {name} takes at most {device.threads_per_block} threads on {device.name}, "
+                f"{device.block_limits} along each dimension",
+                CudaError.INVALID_CONFIGURATION,
             )
+        if any(map(operator.gt, grid, device.grid_limits)):
+            raise LaunchError(
+                f"grid {grid} is beyond {device.name}'s limits {device.grid_limits}", CudaError.INVALID_CONFIGURATION
+            )
+        if "maxntid" in limits and threads > _product(limits["maxntid"]):
+            raise LaunchError(f"block {block}: {name} takes at most {_product(limits['maxntid'])} threads by .maxntid")
+        if _product(limits.get("reqnctapercluster", (1,))) != 1:
+            raise LaunchError(
+                f"{name} asks for clusters of {limits['reqnctapercluster']}: not emulated", CudaError.NOT_SUPPORTED
+            )
+        if "reqntid" in limits and block != _three(limits["reqntid"]):
+            raise LaunchError(f"block {block}: {name} asks for {limits['reqntid']}")
+        if kernel.static_shared > device.shared_without_opting_in:
+            raise LaunchError(f"{name} has {kernel.static_shared} bytes of static shared memory", CudaError.INVALID_PTX)
+        if kernel.static_shared + shared > most_shared:
+            raise LaunchError(
+                f"{kernel.static_shared + shared} bytes of shared memory: "
+                f"{name} may have {most_shared} on {device.name}"
+            )
+        registers = self._registers_that_matter(kernel, threads)
+        if threads > device.threads_that_fit(registers):
+            raise LaunchError(
+                f"block {block}: {registers} registers for each thread of {name} leave room for "
+                f"{device.threads_that_fit(registers)} threads",
+                CudaError.LAUNCH_OUT_OF_RESOURCES,
+            )
+
+    def _registers_that_matter(self, kernel, threads):
+        """Registers of a thread, from ptxas, which is asked only where as many as can be would not fit; else 0."""
+        limits = kernel.parsed.limits
+        if limits.keys() & {"maxntid", "reqntid"} and "maxnreg" not in limits:  # which goes before
+            return 0  # ptxas keeps to what fits
+        most = min(self.device.registers_per_thread, *limits.get("maxnreg", (256,)))
+        if threads <= self.device.threads_that_fit(most):
+            return 0
+        resources = self.resources(kernel.parsed.name)
+        return resources.registers if resources else 0
+
+    def resources(self, name):
+        """What ptxas says of a kernel's code on the device: toolkit.Resources; None where there is no ptxas."""
+        if not self.text:
+            return None
+        own = self.parsed.target  # code for sm_90a and the like runs on no other architecture
+        found = toolkit.resources(self.text, own if own[-1].isalpha() else self.device.name)
+        return found and found[name]
 
 
 def _three(extent):
@@ -355,7 +383,8 @@ def _result(kernel, raw):
         at = instructions[number]
         reports.append(Report(kind, kernel.parsed.name, *at.source, block, thread, address, words, at.text))
     counters = Counters()
-    for instruction, (warps, _, size, units, ideal) in zip(instructions, raw["counters"], strict=True):
+    for instruction, (warps, _, size, units, ideal, traffic) in zip(instructions, raw["counters"], strict=True):
+        counters.each.append(Count(instruction.opcode, instruction.source, warps, units, ideal, dict(traffic)))
         counters.instructions += warps
         counters.by_opcode[instruction.opcode] += warps
         counters.by_line[instruction.source] += warps

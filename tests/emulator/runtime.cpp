@@ -1,20 +1,13 @@
-// runtime.cpp: a stand-in for the CUDA runtime. It takes the launches of shipped launchers, finds the kernel's PTX in
-// the embedded fat binary and hands both to whoever emulates. It replaces the runtime, not our code.
-#include <cstdint>
+// runtime.cpp: the stand-in for the CUDA runtime: kernels register, launches arrive. It finds the kernel's PTX in the
+// embedded fat binary and hands both to whoever emulates.
+#include "runtime.h"
+
 #include <cstring>
-#include <string>
 #include <unordered_map>
 #include <vector>
 
+namespace stand_in {
 namespace {
-
-constexpr int kSuccess = 0;
-constexpr int kInvalidValue = 1;
-constexpr int kInvalidDeviceFunction = 98;
-
-struct Dim3 {
-  unsigned x, y, z;
-};
 
 // The fat binary's layout, as nvcc writes it.
 struct FatWrapper {
@@ -46,27 +39,25 @@ struct Ptx {
 };
 struct Binary {
   std::vector<Ptx> versions;
+  bool has_compressed = false;
 };
-struct Kernel {
+struct Registered {
   const Binary* binary;
   std::string name;
 };
 struct Configuration {
-  Dim3 grid, block;
+  dim3 grid, block;
   size_t shared;
-  void* stream;
+  cudaStream_t stream;
 };
 
-// Kernels of a device, and what a launch does: a code of cudaError_t.
-using OnLaunch = int (*)(const char* ptx, uint64_t size, const char* kernel, const uint32_t* grid,
-                         const uint32_t* block, uint32_t shared, void** arguments);
-
 struct Runtime {
-  std::unordered_map<const void*, Kernel> kernels;  // by the host function that stands for them
+  std::unordered_map<const void*, Registered> kernels;  // by the host function that stands for them
   std::vector<Configuration> configurations;
-  OnLaunch on_launch = nullptr;
-  uint32_t architecture = 80;
-  int last_error = kSuccess;
+  Handlers handlers = {};
+  Device device = {};
+  cudaError_t last_error = cudaSuccess;
+  std::string calls, refusals;  // line by line
 };
 
 Runtime& runtime() {
@@ -76,23 +67,76 @@ Runtime& runtime() {
 
 // The newest PTX that the device can run, as the driver chooses.
 const Ptx* choose(const Binary& binary) {
+  const uint32_t most = static_cast<uint32_t>(10 * device().major + device().minor);
   const Ptx* best = nullptr;
   for (const Ptx& version : binary.versions)
-    if (version.architecture <= runtime().architecture &&
-        (best == nullptr || version.architecture > best->architecture))
-      best = &version;
+    if (version.architecture <= most && (best == nullptr || version.architecture > best->architecture)) best = &version;
   return best;
 }
 
+const char* take(std::string& lines) {
+  static std::string taken;
+  taken = std::move(lines);
+  lines.clear();
+  return taken.c_str();
+}
+
+cudaError_t launch(const char* name, const void* host, dim3 grid, dim3 block, void** arguments, size_t shared) {
+  note_call(name);
+  Kernel kernel;
+  const cudaError_t error = find(host, &kernel);
+  if (error != cudaSuccess) return give(error);
+  const uint32_t grids[] = {grid.x, grid.y, grid.z};
+  const uint32_t blocks[] = {block.x, block.y, block.z};
+  return give(handlers().launch(&kernel, grids, blocks, shared, arguments));
+}
+
 }  // namespace
+
+const Device& device() { return runtime().device; }
+const Handlers& handlers() { return runtime().handlers; }
+
+cudaError_t find(const void* host, Kernel* kernel) {
+  const auto found = runtime().kernels.find(host);
+  if (found == runtime().kernels.end()) return cudaErrorInvalidDeviceFunction;
+  const Ptx* ptx = choose(*found->second.binary);
+  if (ptx == nullptr) {
+    if (found->second.binary->has_compressed)
+      refuse(found->second.name.c_str(), cudaErrorNoKernelImageForDevice,
+             "its PTX is compressed: build with nvcc --no-compress");
+    return cudaErrorNoKernelImageForDevice;
+  }
+  *kernel = {host, found->second.name.c_str(), ptx->text.data(), ptx->text.size()};
+  return cudaSuccess;
+}
+
+void note_call(const char* name) { runtime().calls.append(name).append("\n"); }
+
+cudaError_t give(int error) {
+  if (error != cudaSuccess) runtime().last_error = static_cast<cudaError_t>(error);
+  return static_cast<cudaError_t>(error);
+}
+
+cudaError_t refuse(const char* name, cudaError_t error, const std::string& why) {
+  runtime().refusals.append(name).append(": ").append(why).append("\n");
+  return give(error);
+}
+
+}  // namespace stand_in
+
+using namespace stand_in;
 
 #pragma GCC visibility push(default)
 
 extern "C" {
 
-void emulator_set_on_launch(OnLaunch on_launch) { runtime().on_launch = on_launch; }
-void emulator_set_architecture(uint32_t architecture) { runtime().architecture = architecture; }
+// What the harness calls.
+void emulator_set_handlers(const Handlers* handlers) { runtime().handlers = *handlers; }
+void emulator_set_device(const Device* device) { runtime().device = *device; }
+const char* emulator_take_calls() { return take(runtime().calls); }
+const char* emulator_take_refusals() { return take(runtime().refusals); }
 
+// What nvcc's own code calls.
 void** __cudaRegisterFatBinary(void* wrapper) {
   auto* binary = new Binary;
   const auto* fat = static_cast<const FatWrapper*>(wrapper);
@@ -103,6 +147,7 @@ void** __cudaRegisterFatBinary(void* wrapper) {
     while (at < end) {
       const auto* entry = reinterpret_cast<const FatEntry*>(at);
       const char* payload = reinterpret_cast<const char*>(at) + entry->header_size;
+      if (entry->kind == kPtx && (entry->flags & kCompressed)) binary->has_compressed = true;
       if (entry->kind == kPtx && !(entry->flags & kCompressed))
         binary->versions.push_back({entry->architecture, std::string(payload, strnlen(payload, entry->size))});
       at += entry->header_size + entry->size;
@@ -118,51 +163,55 @@ void __cudaRegisterFunction(void** binary, const char* host, char*, const char* 
   runtime().kernels[host] = {reinterpret_cast<const Binary*>(binary), name};
 }
 
-unsigned __cudaPushCallConfiguration(Dim3 grid, Dim3 block, size_t shared, void* stream) {
+unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, cudaStream_t stream) {
   runtime().configurations.push_back({grid, block, shared, stream});
   return 0;
 }
 
-int __cudaPopCallConfiguration(Dim3* grid, Dim3* block, size_t* shared, void* stream) {
-  if (runtime().configurations.empty()) return kInvalidValue;
+cudaError_t __cudaPopCallConfiguration(dim3* grid, dim3* block, size_t* shared, void* stream) {
+  if (runtime().configurations.empty()) return give(cudaErrorInvalidValue);
   const Configuration last = runtime().configurations.back();
   runtime().configurations.pop_back();
   *grid = last.grid;
   *block = last.block;
   *shared = last.shared;
-  *static_cast<void**>(stream) = last.stream;
-  return kSuccess;
+  *static_cast<cudaStream_t*>(stream) = last.stream;
+  return cudaSuccess;
 }
 
-int __cudaGetKernel(const void** kernel, const void* host) {
-  *kernel = host;
-  return runtime().kernels.count(host) ? kSuccess : kInvalidDeviceFunction;
+cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* host) {
+  *kernel = static_cast<cudaKernel_t>(const_cast<void*>(host));
+  return runtime().kernels.count(host) ? cudaSuccess : give(cudaErrorInvalidDeviceFunction);
 }
 
-int __cudaLaunchKernel(const void* host, Dim3 grid, Dim3 block, void** arguments, size_t shared, void*) {
-  Runtime& state = runtime();
-  const auto found = state.kernels.find(host);
-  if (found == state.kernels.end() || state.on_launch == nullptr) return state.last_error = kInvalidDeviceFunction;
-  const Ptx* ptx = choose(*found->second.binary);
-  if (ptx == nullptr) return state.last_error = kInvalidDeviceFunction;
-  const uint32_t grids[] = {grid.x, grid.y, grid.z};
-  const uint32_t blocks[] = {block.x, block.y, block.z};
-  state.last_error = state.on_launch(ptx->text.data(), ptx->text.size(), found->second.name.c_str(), grids, blocks,
-                                     static_cast<uint32_t>(shared), arguments);
-  return state.last_error;
+cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments, size_t shared,
+                               cudaStream_t) {
+  return launch("cudaLaunchKernel", kernel, grid, block, arguments, shared);
 }
 
-int cudaGetLastError() {
-  const int error = runtime().last_error;
-  runtime().last_error = kSuccess;
+// What launchers call.
+cudaError_t cudaLaunchKernel(const void* host, dim3 grid, dim3 block, void** arguments, size_t shared, cudaStream_t) {
+  return launch("cudaLaunchKernel", host, grid, block, arguments, shared);
+}
+
+cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* host, void** arguments) {
+  if (config->numAttrs == 0)
+    return launch("cudaLaunchKernelExC", host, config->gridDim, config->blockDim, arguments, config->dynamicSmemBytes);
+  note_call("cudaLaunchKernelExC");
+  return refuse("cudaLaunchKernelExC", cudaErrorNotSupported,
+                "launch attribute " + std::to_string(config->attrs[0].id) + " is not emulated");
+}
+
+cudaError_t cudaGetLastError() {
+  note_call("cudaGetLastError");
+  const cudaError_t error = runtime().last_error;
+  runtime().last_error = cudaSuccess;
   return error;
 }
 
-const char* cudaGetErrorName(int error) {
-  return error == kSuccess        ? "cudaSuccess"
-         : error == kInvalidValue ? "cudaErrorInvalidValue"
-                                  : "cudaErrorInvalidDeviceFunction";
+cudaError_t cudaPeekAtLastError() {
+  note_call("cudaPeekAtLastError");
+  return runtime().last_error;
 }
-const char* cudaGetErrorString(int error) { return error == kSuccess ? "no error" : "the emulator refused the launch"; }
 
 }  // extern "C"

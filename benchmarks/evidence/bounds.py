@@ -1,0 +1,110 @@
+"""What every case is held to, and the cases that are held to less, each with its reason."""
+
+import re
+from dataclasses import dataclass
+
+from .counted import WHOLE_OP
+
+# Stack and local memory are where spilled registers go.
+SPILLS = ("stack_bytes", "local_bytes")
+# 32-byte sectors of global memory and wavefronts of shared memory, against the fewest that could carry the same bytes.
+ACCESSES = {"sectors_over_ideal": 1.05, "wavefronts_over_ideal": 1.05}
+# Every element is read once and written once by the ops that memory bounds; a product reads its tiles again.
+BYTES = "bytes_over_compulsory"
+MOST_BYTES = 1.02
+BOUND_BY_MEMORY = ("choose_qparams", "quantize", "dynamic_quantize", "dequantize")
+
+
+@dataclass(frozen=True)
+class Looser:
+    """A bound that some cases do not reach. Patterns are searched in the row's op, case and kernel."""
+
+    quantity: str
+    most: float
+    op: str
+    case: str
+    kernel: str
+    reason: str
+
+    def covers(self, row):
+        return all(
+            re.search(pattern, text)
+            for pattern, text in ((self.op, row["op"]), (self.case, row["case"]), (self.kernel, row["kernel"]))
+        )
+
+
+LOOSER = (
+    Looser(
+        "sectors_over_ideal", 1.65, "^(quantize|dequantize)$", "float32.*misaligned", "<(0, )?float, 4>",
+        "x and q lie differently against 16 bytes. Vectors follow x; a thread's four codes take an access each, and the"
+        " four accesses of a warp meet the same sectors",
+    ),
+    Looser(
+        "sectors_over_ideal", 3.3, "^(quantize|dequantize)$", "bfloat16.*misaligned", ", 8>",
+        "as for float32, with eight codes of a thread",
+    ),
+    Looser(
+        "sectors_over_ideal", 2.0, "^(choose_qparams|quantize|dequantize)$", "every second element", "",
+        "half of each sector is not the tensor's",
+    ),
+    Looser(
+        "sectors_over_ideal", 2.9, "^int8_matmul$", "65x63x100", "SumCodes",
+        "rows of 100 codes: their heads and tails, read code by code, are most of the requests",
+    ),
+    Looser(
+        "sectors_over_ideal", 4.5, "^int8_", "", "matmul_simt_kernel",
+        "codes are loaded one by one: the plain kernel, right for every shape and stride, until others take the aligned"
+        " ones",
+    ),
+    Looser(
+        "sectors_over_ideal", 1.06, "^choose_qparams$", "float32.*misaligned", "reduce_along_kernel",
+        "a warp's vectors begin 16 bytes before a sector does, and 1,024 elements are few beside a row's head and tail",
+    ),
+    Looser(
+        "sectors_over_ideal", 3.3, "^dequantize$", "channel 1$|transposed", "ColumnsPlan",
+        "nvcc splits the stores of four elements where columns have parameters of their own",
+    ),
+    Looser(
+        BYTES, 2.01, "^dynamic_quantize$", "20000", "",
+        "rows that registers cannot hold are read twice, and their codes once more for row sums",
+    ),
+)  # fmt: skip
+
+
+def standard_limits(row):
+    """{quantity: most} for a row of the table."""
+    limits = {}
+    if row["kernel"] != WHOLE_OP:
+        limits |= {**dict.fromkeys(SPILLS, 0), **ACCESSES}
+    if row["op"] in BOUND_BY_MEMORY and row[BYTES] is not None:
+        limits[BYTES] = MOST_BYTES
+    return limits
+
+
+def looser_limits(row):
+    """{quantity: Looser} of those that cover a row."""
+    return {each.quantity: each for each in LOOSER if each.covers(row)}
+
+
+def broken(rows):
+    """Each case that breaks a bound, in words."""
+    problems = []
+    for row in rows:
+        looser = looser_limits(row)
+        for quantity, standard in standard_limits(row).items():
+            most = looser[quantity].most if quantity in looser else standard
+            if row[quantity] > most:
+                where = f"{row['case']} on {row['architecture']}, {row['kernel']}"
+                problems.append(f"{where}: {quantity} is {row[quantity]}, the bound {most}")
+    return problems
+
+
+def unneeded(rows):
+    """The looser bounds that no row needs."""
+    needed = {
+        each
+        for row in rows
+        for quantity, each in looser_limits(row).items()
+        if row[quantity] is not None and row[quantity] > standard_limits(row).get(quantity, row[quantity])
+    }
+    return [each for each in LOOSER if each not in needed]

@@ -1,0 +1,162 @@
+"""What is counted: every op on the shapes, types, granularities and layouts that choose between its kernels."""
+
+from dataclasses import dataclass
+
+import torch
+
+from tests.cases import FLOAT_DTYPES, codes, normal, scales, zero_points
+
+
+@dataclass(frozen=True)
+class Call:
+    """An op's arguments. Tensors among them that are not data are parameters, which caches serve after a first read."""
+
+    op: str
+    args: tuple
+    kwargs: dict
+    data: tuple  # the tensors that must be read
+    data_results: tuple  # which results are data, written once
+    elements: int  # of the largest tensor of a memory-bound op, products of a matmul
+
+
+@dataclass(frozen=True)
+class Case:
+    op: str
+    dtype: str
+    shape: str
+    what: str  # granularity, layout, options
+    make: object  # () -> Call
+
+    @property
+    def name(self):
+        return f"{self.op} {self.dtype} {self.shape} {self.what}"
+
+
+def word(dtype):
+    return str(dtype).removeprefix("torch.")
+
+
+def misaligned(x):
+    """x's values, one element behind an aligned address."""
+    storage = torch.zeros(x.numel() + 1, dtype=x.dtype)
+    storage[1:] = x.reshape(-1)
+    return storage[1:].view(x.shape)
+
+
+def transposed(x):
+    return x.t().contiguous().t()
+
+
+def every_second(x):
+    """x's values with as many others between them: no two are neighbours."""
+    storage = torch.zeros(*x.shape, 2, dtype=x.dtype)
+    storage[..., 0] = x
+    return storage[..., 0]
+
+
+# (what, shape, shape of scale, layout)
+ELEMENTWISE = (
+    ("per tensor", (64, 1024), (1, 1), None),
+    ("per channel 0", (64, 1024), (64, 1), None),
+    ("per channel 1", (64, 1024), (1, 1024), None),
+    ("per channel 1 of NCHW", (2, 16, 28, 28), (1, 16, 1, 1), None),
+    ("per group of 128", (64, 1024), (64, 8), None),
+    ("per channel 0, odd rows", (64, 1021), (64, 1), None),
+    ("per channel 1 of NCHW, odd images", (2, 32, 31, 31), (1, 32, 1, 1), None),
+    ("per tensor, misaligned", (64, 1024), (1, 1), misaligned),
+    ("per channel 0, transposed", (64, 1024), (64, 1), transposed),
+    ("per channel 0, every second element", (64, 1024), (64, 1), every_second),
+)
+REDUCTIONS = (
+    ("per tensor", (64, 1024), (1, 1), None),
+    ("per token", (64, 1024), (64, 1), None),
+    ("per token, short rows", (512, 64), (512, 1), None),
+    ("per channel 1", (64, 1024), (1, 1024), None),
+    ("per group of 128", (64, 1024), (64, 8), None),
+    ("per token, odd rows", (64, 1021), (64, 1), None),
+    ("per token, misaligned", (64, 1024), (64, 1), misaligned),
+    ("per token, every second element", (64, 1024), (64, 1), every_second),
+)
+# Rows of 20,000 are too long to be held: they are read twice.
+COLUMNS = ((16, 768), (8, 4096), (2, 16384), (2, 20000))
+# (M, N, K)
+PRODUCTS = ((64, 64, 256), (16, 128, 512), (65, 63, 100))
+
+
+def quantize_call(dtype, shape, scale_shape, layout):
+    x = normal(*shape, dtype=dtype)
+    x = layout(x) if layout else x
+    args = (x, scales(*scale_shape), zero_points(*scale_shape))
+    return Call("quantize", args, {}, (x,), (0,), x.numel())
+
+
+def dequantize_call(dtype, shape, scale_shape, layout):
+    q = codes(*shape)
+    q = layout(q) if layout else q
+    args = (q, scales(*scale_shape), zero_points(*scale_shape))
+    return Call("dequantize", args, {"dtype": dtype}, (q,), (0,), q.numel())
+
+
+def choose_qparams_call(dtype, shape, scale_shape, layout):
+    x = normal(*shape, dtype=dtype)
+    x = layout(x) if layout else x
+    return Call("choose_qparams", (x, scale_shape), {}, (x,), (), x.numel())
+
+
+def dynamic_quantize_call(dtype, shape, symmetric, row_sum):
+    x = normal(*shape, dtype=dtype)
+    options = {"symmetric": symmetric, "return_row_sum": row_sum}
+    return Call("dynamic_quantize", (x, (shape[0], 1)), options, (x,), (0,), x.numel())
+
+
+def matmul_call(op, mnk, zero_point, b_is_weight=True):
+    """b is the transpose of a weight [N, K], or lies in memory as [K, N]."""
+    m, n, k = mnk
+    a, b = codes(m, k), codes(n, k, seed=1).t() if b_is_weight else codes(k, n, seed=1)
+    options = {"a_zero_point": zero_points(m, 1), "b_zero_point": zero_points(1, n)} if zero_point else {}
+    scaled = {
+        "int8_matmul": (),
+        "int8_matmul_dequantize": (scales(m, 1), scales(1, n)),
+        "int8_matmul_requantize": (scales(m, 1), scales(1, n), 64 * scales(1, n)),
+    }[op]
+    return Call(op, (a, b, *scaled), options, (a, b), (0,), m * n * k)
+
+
+def linear_call(dtype, mnk, symmetric):
+    m, n, k = mnk
+    x, weight = normal(m, k, dtype=dtype), codes(n, k)
+    args = (x, weight, scales(n, 1), normal(n))
+    return Call("int8_linear", args, {"symmetric": symmetric}, (x, weight), (0,), m * n * k)
+
+
+def all_cases():
+    """In the order of the data's way. float16 takes bfloat16's ways, at its width, and is counted once for each op."""
+    cases = []
+
+    def add(op, dtype, shape, what, make, *args):
+        cases.append(Case(op, word(dtype), "x".join(map(str, shape)), what, lambda: make(*args)))
+
+    def add_each(op, make, table):
+        for dtype in FLOAT_DTYPES:
+            for what, shape, scale_shape, layout in table if dtype != torch.float16 else table[:1]:
+                add(op, dtype, shape, what, make, dtype, shape, scale_shape, layout)
+
+    add_each("choose_qparams", choose_qparams_call, REDUCTIONS)
+    add_each("quantize", quantize_call, ELEMENTWISE)
+    for dtype in FLOAT_DTYPES:
+        for shape in COLUMNS if dtype != torch.float16 else COLUMNS[:1]:
+            args = (dynamic_quantize_call, dtype, shape)
+            add("dynamic_quantize", dtype, shape, "per token", *args, True, False)
+            add("dynamic_quantize", dtype, shape, "per token, asymmetric, row sums", *args, False, True)
+    for op in ("int8_matmul", "int8_matmul_dequantize", "int8_matmul_requantize"):
+        for mnk in PRODUCTS:
+            add(op, torch.int8, mnk, "symmetric", matmul_call, op, mnk, False)
+    for mnk in PRODUCTS:
+        add("int8_matmul", torch.int8, mnk, "zero points of both sides", matmul_call, "int8_matmul", mnk, True)
+    args = (matmul_call, "int8_matmul", PRODUCTS[1], True, False)
+    add("int8_matmul", torch.int8, PRODUCTS[1], "zero points of both sides, b [K, N]", *args)
+    add_each("dequantize", dequantize_call, ELEMENTWISE)
+    for symmetric in (True, False):
+        what = "symmetric" if symmetric else "asymmetric"
+        add("int8_linear", torch.bfloat16, PRODUCTS[0], what, linear_call, torch.bfloat16, PRODUCTS[0], symmetric)
+    return cases

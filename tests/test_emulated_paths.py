@@ -1,0 +1,185 @@
+"""Every way that the CUDA launchers can choose: each kernel runs in the emulator, and equals the reference.
+
+The ways differ in how tensors lie in memory: runs of neighbours or not, aligned or not, parameters that change with the
+element or not, results along or across them, many or few; in test_emulated_ops.py the ops' own arguments vary instead.
+"""
+
+import shutil
+
+import pytest
+import torch
+
+from tests.cases import CODE_DTYPES, EDGE_VALUES, FLOAT_DTYPES, codes, layouts, normal, scales, zero_points
+
+if shutil.which("nvcc") is None:
+    pytest.skip("the emulator runs what nvcc makes of the kernels, and there is no nvcc", allow_module_level=True)
+
+from tests.emulator import emulated
+from tests.test_emulated_ops import check
+
+# (shape of x, shape of scale): parameters of one round or several to a vector, and those that change with the element.
+PARAMETERS = (
+    ((3, 700), ()),
+    ((5, 1001), (5, 1)),  # rows of odd length: vectors with two rows' parameters
+    ((2, 3, 7, 7), (1, 3, 1, 1)),
+    ((4, 256), (4, 2)),  # groups of 128
+    ((4, 60), (4, 20)),  # groups of 3: shorter than a vector
+    ((9, 128), (1, 128)),
+    ((9, 77), (1, 77)),
+    ((6, 64), (3, 64)),
+    ((3, 40, 5), (1, 40, 1)),
+)
+
+
+def padded(x):
+    """x as a part of a wider tensor: a run for each row, and the address of each other than the one before."""
+    wider = torch.zeros(*x.shape[:-1], x.shape[-1] + 3, dtype=x.dtype)
+    wider[..., 1:-2] = x
+    return wider[..., 1:-2]
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+def test_elementwise(dtype):
+    for seed, (shape, scale_shape) in enumerate(PARAMETERS):
+        scale, zero_point = scales(*scale_shape), zero_points(*scale_shape)
+        x, q = normal(*shape, dtype=dtype, seed=seed), codes(*shape, seed=seed)
+        for view in (x, padded(x)):
+            check("quantize", view, scale, zero_point, seed=seed)
+            check("quantize", view, scale, seed=seed)
+        for view in (q, padded(q)):
+            check("dequantize", view, scale, zero_point, dtype=dtype, seed=seed)
+    # Parameters that are neighbours, but not aligned; and those that are not neighbours
+    for scale in (scales(1, 65)[:, 1:], scales(1, 128)[:, ::2]):
+        zero_point = zero_points(*scale.shape)
+        check("quantize", normal(3, 64, dtype=dtype), scale, zero_point)
+        check("quantize", normal(3, 64, dtype=dtype), scale.contiguous(), zero_points(1, 128)[:, ::2])
+        check("dequantize", codes(3, 64), scale, zero_point, dtype=dtype)
+
+
+@pytest.mark.parametrize("mode", ["onnx", "affine"])
+def test_quotients_near_ties(mode):
+    """Where a quotient that is wrong by its last bit gives another code: halves, and the numbers next to them.
+
+    The scales' significands are random, the largest and the smallest, their exponents ordinary ones and those for which
+    the kernels divide.
+    """
+    generator = torch.Generator().manual_seed(1)
+    significands = torch.cat(
+        [1 + torch.rand(20, generator=generator), 2 - torch.arange(1, 5) * 2.0**-23, torch.ones(1)]
+    )
+    exponents = torch.tensor([-126.0, -100, -61, -60, -30, -7, 0, 5, 59, 60, 100, 118])
+    scale = (significands[:, None] * 2.0**exponents).reshape(-1, 1)
+    halves = torch.arange(-140, 141) + 0.5
+    x = scale * halves
+    near = torch.cat([x, torch.nextafter(x, x * 2), torch.nextafter(x, x / 2), EDGE_VALUES.expand(len(scale), -1)], 1)
+    near = near[:, : near.shape[1] // 4 * 4]
+    zero_point = zero_points(len(scale), 1)
+    check("quantize", near, scale, zero_point, mode=mode)
+    check("quantize", near.t(), scale.t(), zero_point.t(), mode=mode)  # the same, seen from columns in memory
+    check("quantize", near.t().contiguous(), scale.t(), zero_point.t(), mode=mode)
+    check("quantize", near, scale, mode=mode, q_min=1, q_max=100)
+
+
+# (shape of x, shape of the parameters): results along, across and neither, few and many, in parts and whole.
+REDUCTIONS = (
+    ((41, 801), (1, 1)),  # one result in parts
+    ((3, 1, 9001), (3, 1, 1)),
+    ((70, 48), (70, 1)),
+    ((9, 1500), (9, 1)),
+    ((4, 256), (4, 2)),
+    ((5, 40), (5, 20)),
+    ((6, 90), (6, 30)),
+    ((33, 64), (1, 64)),
+    ((700, 16), (1, 16)),  # across, in parts
+    ((700, 8), (1, 8)),
+    ((300, 264), (1, 264)),
+    ((300, 77), (1, 77)),
+    ((31, 5), (1, 5)),
+    ((2, 64, 5, 4), (1, 64, 1, 1)),
+    ((2, 96, 64), (2, 3, 64)),
+)
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_choose_qparams(dtype, symmetric):
+    for seed, (shape, scale_shape) in enumerate(REDUCTIONS):
+        x = normal(*shape, dtype=dtype, seed=seed)
+        views = (x, padded(x)) if symmetric else dict(layouts(x)).values()
+        for view in views:
+            check("choose_qparams", view, scale_shape, symmetric=symmetric, seed=seed)
+
+
+@pytest.mark.parametrize("dtype", CODE_DTYPES, ids=str)
+def test_sums_of_codes(dtype):
+    """Through a product with zero points on both sides: rows of a, columns of b."""
+    for seed, (m, n, k) in enumerate([(2, 3, 1037), (2, 40, 9), (1, 16, 1030), (2, 48, 600), (1, 1, 33000)]):
+        a = codes(m, k, dtype=dtype)
+        zeros = {"a_zero_point": zero_points(m, 1, dtype=dtype), "b_zero_point": zero_points(1, n, dtype=dtype)}
+        for b in (codes(k, n, dtype=dtype), codes(n, k, dtype=dtype).t(), codes(k, 2 * n, dtype=dtype)[:, ::2]):
+            check("int8_matmul", a, b, seed=seed, **zeros)
+
+
+# Lengths of rows: a part of a vector, of one warp, of several, of a whole block; the longest that is read once, and the
+# next.
+ROWS = (1, 7, 96, 384, 513, 768, 1000, 2048, 4096, 5000, 9000, 16384, 16385)
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+@pytest.mark.parametrize("length", ROWS)
+def test_dynamic_quantize_of_rows(dtype, length):
+    rows = 3 if length > 2000 else 11
+    x = normal(rows, length, dtype=dtype, seed=length)
+    for symmetric, view in ((True, x), (False, x), (False, padded(x))):
+        runs = check("dynamic_quantize", view, (rows, 1), symmetric=symmetric, return_row_sum=True, seed=length)
+        at_once = length < 16384 or (length == 16384 and view is x)
+        assert (["dynamic_quantize_kernel" in run.kernel for run in runs] == [True]) == at_once
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+def test_dynamic_quantize_reads_once_and_writes_once(dtype):
+    x = normal(6, 4096, dtype=dtype)
+    (run,) = check("dynamic_quantize", x, (6, 1), symmetric=False)
+    parameters = 6 * (4 + 4)
+    assert run.counters.global_bytes_read == x.numel() * x.element_size()
+    assert run.counters.global_bytes_written == x.numel() + parameters
+
+
+def test_dynamic_quantize_of_other_blocks():
+    x = normal(24, 96)
+    for scale_shape in ((24, 3), (24, 12), (6, 1), (6, 3), (1, 96), (1, 1), (24, 96)):
+        check("dynamic_quantize", x, scale_shape, symmetric=False, return_row_sum=True)
+        check("dynamic_quantize", padded(x), scale_shape, return_row_sum=True)
+        check("dynamic_quantize", x.t(), scale_shape[::-1], symmetric=False, return_row_sum=True)
+    specials = torch.tensor([float("nan"), float("inf"), float("-inf"), -0.0, 1e-45, 3.4e38]).repeat(4, 50)
+    for symmetric in (True, False):
+        check("dynamic_quantize", specials, (4, 1), symmetric=symmetric, return_row_sum=True)
+
+
+def test_every_kernel_runs():
+    """All instantiations that the library has for a GPU, whatever other tests have been chosen."""
+    runs = []
+    for code_dtype in CODE_DTYPES:
+        for other in CODE_DTYPES:
+            zeros = {
+                "a_zero_point": torch.tensor(3, dtype=torch.int32),
+                "b_zero_point": torch.tensor(5, dtype=torch.int32),
+            }
+            a, b = codes(16, 1000, dtype=code_dtype), codes(16, 1000, dtype=other)
+            runs += check("int8_matmul", a, b.t(), **zeros)
+            runs += check("int8_matmul", a[:, ::2], b.t()[::2], **zeros)
+            runs += check("int8_matmul", a, codes(1000, 16, dtype=other), **zeros)
+    for dtype in FLOAT_DTYPES:
+        x, q, each = normal(9, 1000, dtype=dtype), codes(9, 1000), scales(1, 1000)
+        for view, scale in ((x, scales()), (x, each), (x[:, ::2], scales())):
+            for mode in ("onnx", "affine"):
+                runs += check("quantize", view, scale, mode=mode)
+        for view, scale in ((q, scales()), (q, each), (q[:, ::2], scales())):
+            runs += check("dequantize", view, scale, dtype=dtype)
+        for view, scale_shape in ((x, (1, 1)), (x[:, :8], (1, 8)), (x[:, ::2], (9, 1)), (x.reshape(-1), (1,))):
+            runs += check("choose_qparams", view, scale_shape)
+        runs += check("dynamic_quantize", x, (9, 1))
+        runs += check("choose_qparams", normal(1, 9000, dtype=dtype), (1, 1))
+    runs += check("int8_matmul", codes(1, 33000), codes(33000, 1), b_zero_point=torch.tensor(5, dtype=torch.int32))
+    missing = emulated.known_kernels("sm_80") - {run.kernel for run in runs}
+    assert not missing, f"not launched: {sorted(missing)}"
