@@ -1,4 +1,4 @@
-"""mma, ldmatrix and cp.async in the emulator against models in NumPy, written from the PTX ISA's tables.
+"""mma, ldmatrix, stmatrix and cp.async in the emulator against models in NumPy, written from the PTX ISA's tables.
 
 The kernels are PTX by hand. Of asynchronous copies, the right use passes, and each way to get it wrong is reported.
 """
@@ -298,3 +298,48 @@ def test_ldmatrix_counts_bank_conflicts(stride, wavefronts):
         if stride * 32 <= 4096 or count == 1:
             assert with_it.shared_wavefronts - without.shared_wavefronts == wavefronts * count
         assert with_it.ideal_shared_wavefronts - without.ideal_shared_wavefronts == count
+
+
+# stmatrix. x: a word for each lane and matrix; out: what shared memory holds after it.
+
+
+def stmatrix(count, transposed):
+    name = f"stmatrix.sync.aligned.m8n8.x{count}{'.trans' if transposed else ''}.shared.b16"
+    return f"{name} [%r4], {registers('a', count)};\n"
+
+
+STORED = """
+mul.wide.u32 %rd3, %r1, 16; add.s64 %rd4, %rd1, %rd3;
+ld.global.v4.u32 {%a0, %a1, %a2, %a3}, [%rd4]; shl.b32 %r3, %r1, 4; add.s32 %r4, %r2, %r3;
+STMATRIX bar.warp.sync -1; READ
+add.s64 %rd5, %rd2, %rd3; ld.shared.v4.u32 {%d0, %d1, %d2, %d3}, [%r4]; st.global.v4.u32 [%rd5], {%d0, %d1, %d2, %d3};
+"""
+
+
+@pytest.mark.parametrize(("count", "transposed"), LDMATRIX)
+def test_stmatrix(count, transposed):
+    x, out = np.random.default_rng(count).integers(0, 2**32, (32, 4), dtype=np.uint32), np.zeros((32, 4), np.uint32)
+    lanes_with_rows = "setp.lt.u32 %p1, %r1, " + f"{8 * count}; @!%p1 bra END;\n"
+    body = STORED.replace("STMATRIX", stmatrix(count, transposed)).replace("READ", lanes_with_rows) + "END:\n"
+    result = run(body, x, out)
+    assert result.ok, result.reports
+    for m in range(count):
+        matrix = np.ascontiguousarray(x[:, m]).view(np.uint16).reshape(8, 8)
+        rows = np.ascontiguousarray(out[8 * m : 8 * m + 8]).view(np.uint16)
+        np.testing.assert_array_equal(rows, matrix.T if transposed else matrix)
+    assert result.counters.shared_wavefronts == result.counters.ideal_shared_wavefronts == 2 * count
+
+
+def test_stmatrix_is_checked():
+    x = np.zeros((32, 4), np.uint32)
+    body = STORED.replace("STMATRIX", stmatrix(4, False)).replace("READ", "")
+    assert run(body, x, x.copy()).ok
+    # A lane's own row has elements of others.
+    assert kinds(run(body.replace("bar.warp.sync -1;", ""), x, x.copy())) == {"shared race"}
+    assert kinds(run(body.replace(" [%r4], {%a", " [%r4+8], {%a"), x, x.copy())) >= {"misaligned access"}
+    assert kinds(run(body.replace(" [%r4], {%a", " [%r4+8192], {%a"), x, x.copy())) >= {"out of bounds"}
+    before = body.replace("stmatrix", "ld.shared.u32 %r7, [%r2]; stmatrix")
+    assert "shared race" in kinds(run(before, x, x.copy()))
+    assert "divergent warp instruction" in kinds(run(body, x, x.copy(), block=16))
+    with pytest.raises(PtxError, match="unknown instruction"):
+        run(body.replace(".b16 [", ".b8 ["), x, x)

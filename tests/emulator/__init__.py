@@ -2,5 +2,6 @@
 
 from .module import DEVICES, LaunchError, Module, Report, Result
 from .ptx import PtxError
+from .tensor_map import tensor_map
 
-__all__ = ["DEVICES", "LaunchError", "Module", "PtxError", "Report", "Result"]
+__all__ = ["DEVICES", "LaunchError", "Module", "PtxError", "Report", "Result", "tensor_map"]

@@ -47,12 +47,15 @@ def lower_commit(b, match):
     return b.function("cp.async.commit_group", "commit_copies(w);")
 
 
-def lower_wait_group(b, match):
+def literal_groups(b):
     (pending,) = b.operands(1)
     if not isinstance(pending, Immediate) or pending.value < 0:
         raise b.error("a literal number of groups was expected")
-    at = b.slot("i", pending.value)
-    return b.function("cp.async.wait_group", f"wait_for_copies(w, static_cast<size_t>(c.operand[{at}]));")
+    return f"static_cast<size_t>(c.operand[{b.slot('i', pending.value)}])"
+
+
+def lower_wait_group(b, match):
+    return b.function("cp.async.wait_group", f"wait_for_copies(w, {literal_groups(b)});")
 
 
 def lower_wait_all(b, match):

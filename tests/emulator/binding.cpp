@@ -35,8 +35,9 @@ void load_functions(const std::string& path) {
   for (int i = 0; i < *count; ++i) functions()[entries[i].signature] = entries[i].run;
 }
 
-// (signature, flow, guard, guard negated, target, operands)
-using Decoded = std::tuple<std::string, int, int, bool, int, std::vector<int64_t>>;
+// (signature, flow, guard, guard negated, target, operands, registers, fragment)
+using Decoded =
+    std::tuple<std::string, int, int, bool, int, std::vector<int64_t>, std::vector<int32_t>, std::vector<int32_t>>;
 
 Program make_program(const std::string& kernel, const std::vector<Decoded>& decoded, int registers32, int registers64,
                      int predicates, const std::vector<int>& special, uint32_t static_shared, uint32_t local_bytes) {
@@ -50,7 +51,7 @@ Program make_program(const std::string& kernel, const std::vector<Decoded>& deco
   if (special.size() != program.special.size())
     throw std::runtime_error("special registers do not match the machine's");
   std::copy(special.begin(), special.end(), program.special.begin());
-  for (const auto& [signature, flow, guard, negated, target, operands] : decoded) {
+  for (const auto& [signature, flow, guard, negated, target, operands, registers, fragment] : decoded) {
     Code code;
     code.flow = static_cast<Flow>(flow);
     const auto found = functions().find(signature);
@@ -61,7 +62,10 @@ Program make_program(const std::string& kernel, const std::vector<Decoded>& deco
     code.target = target;
     if (operands.size() > kMaxOperands) throw std::runtime_error("too many operands: " + signature);
     std::copy(operands.begin(), operands.end(), code.operand);
-    program.codes.push_back(code);
+    code.registers = registers;
+    code.fragment = fragment;
+    program.has_wgmma |= !fragment.empty();
+    program.codes.push_back(std::move(code));
   }
   return program;
 }

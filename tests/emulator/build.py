@@ -12,7 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("QUAVER_EMULATOR_CACHE", HERE.parents[1] / "build" / "emulator"))
-CORE = ("machine.cpp", "memory.cpp", "async_copy.cpp")
+CORE = ("machine.cpp", "memory.cpp", "async_copy.cpp", "mbarrier.cpp", "bulk_copy.cpp", "wgmma.cpp")
 # What generated functions include.
 HEADERS = ("instructions.h", "tensor_core.h")
 # IEEE arithmetic as it is written, without contraction; nearbyint is to round to even, C's default.
@@ -41,7 +41,7 @@ def _texts(*names):
 @cache
 def core():
     """The library of the machine itself; generated functions and the runtime link to it."""
-    library = CACHE / f"libmachine_{_digest(*_texts('machine.h', *CORE), *FLAGS)}.so"
+    library = CACHE / f"libmachine_{_digest(*_texts('machine.h', 'hopper.h', *CORE), *FLAGS)}.so"
     if not library.exists():
         _compile(library, [HERE / source for source in CORE], f"-Wl,-soname,{library.name}")
     ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)

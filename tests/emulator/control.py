@@ -157,5 +157,6 @@ TABLE = [
     (re.compile(r"vote\.sync\.(?P<mode>any|all|uni|ballot)\.(?P<t>pred|b32)"), lower_vote),
     (re.compile(r"redux\.sync\.(?P<op>add|min|max|and|or|xor)\.(?P<t>[sub]32)"), lower_reduction),
     (re.compile(r"activemask\.b32"), lower_active_mask),
-    (re.compile(r"(?:membar|fence)\.[\w.]+"), lower_nothing),
+    (re.compile(r"membar\.(?:cta|gl|sys)"), lower_nothing),
+    (re.compile(r"fence(?:\.(?:sc|acq_rel|acquire|release))?\.(?:cta|cluster|gpu|sys)"), lower_nothing),
 ]

@@ -3,10 +3,25 @@
 An opcode, modifier or operand that no table describes is an error that quotes the line: never a guess.
 """
 
-from . import arithmetic, async_copy, control, conversions, memory_access, refusals, tensor_core
+from . import (
+    arithmetic,
+    async_copy,
+    bulk_copy,
+    control,
+    conversions,
+    hopper,
+    mbarrier,
+    memory_access,
+    refusals,
+    tensor_core,
+    wgmma,
+)
 from .lowering import Builder
 
-MODULES = (refusals, arithmetic, conversions, memory_access, async_copy, tensor_core, control)
+MODULES = (
+    *(refusals, arithmetic, conversions, memory_access, async_copy, bulk_copy, mbarrier, tensor_core, wgmma),
+    *(hopper, control),
+)
 TABLES = [module.TABLE for module in MODULES]
 
 

@@ -21,6 +21,8 @@ SPECIALS = (
     *("%laneid", "%warpid"),
     *(f"%lanemask_{relation}" for relation in ("eq", "lt", "le", "gt", "ge")),
     "%nwarpid",
+    *(f"%{name}.{axis}" for name in ("clusterid", "nclusterid", "cluster_ctaid", "cluster_nctaid") for axis in "xyz"),
+    *("%cluster_ctarank", "%cluster_nctarank"),
 )
 MAX_OPERANDS = 24  # as in machine.h
 
@@ -34,6 +36,8 @@ class Lowered:
     operands: list  # numbers for Code.operand
     flow: str = "next"
     target: str | None = None  # a branch's label
+    registers: list = field(default_factory=list)  # of 32 bits that it names: number * 2, + 1 where it writes
+    fragment: list = field(default_factory=list)  # those that wgmma uses beside its operands
 
 
 @dataclass
@@ -53,6 +57,7 @@ class Builder:
         self.context = context
         self.kinds = []
         self.numbers = []
+        self.registers = []
         self.before = []  # statements before the loop over lanes
         self.inside = []  # statements for each lane
         self.stores = []  # the lane's results
@@ -75,12 +80,14 @@ class Builder:
             raise self.error("too many operands")
         return len(self.numbers) - 1
 
-    def register(self, operand):
+    def register(self, operand, writes=False):
         """(class, slot) of a register operand; special registers are 32-bit registers."""
         name = operand.name
         if name not in self.context.registers:
             raise self.error(f"unknown register {name!r}")
         kind, number = self.context.registers[name]
+        if kind in ("r16", "r32"):
+            self.registers.append(2 * number + writes)
         return kind, self.slot(kind, number)
 
     def source(self, name, operand, kind):
@@ -139,7 +146,7 @@ class Builder:
             self.numbers.append(0)
             self.inside.insert(0, "")
             return
-        where, at = self.register(operand)
+        where, at = self.register(operand, writes=True)
         if kind == "pred":
             if where != "p":
                 raise self.error("the destination must be a predicate")
@@ -187,7 +194,7 @@ class Builder:
 
     def function(self, signature, text, flow="next"):
         name = " ".join([signature, *self.kinds])
-        return Lowered(name, text, self.numbers, flow)
+        return Lowered(name, text, self.numbers, flow, registers=self.registers)
 
 
 def from_bits(raw, cpp, width, have):

@@ -10,6 +10,8 @@ namespace {
 uint32_t launches = 0;
 constexpr size_t kMaxReports = 64;
 constexpr int kLongestTurn = 200;  // instructions of a warp before another may run
+constexpr int kPatience = 300;     // rounds in which every warp waits in vain
+constexpr int kPassingOver = 100;  // of them, before lanes that wait are passed over for others of their warp
 }  // namespace
 
 Machine::Machine(const Program& program, Launch launch)
@@ -39,12 +41,16 @@ void Machine::start_warps(Block& block, uint32_t index) {
   const std::array<uint32_t, 3> ctaid = {index % launch.grid[0], index / launch.grid[0] % launch.grid[1],
                                          index / launch.grid[0] / launch.grid[1]};
   block.warps.resize(warps);
+  if (program.has_wgmma) block.warpgroups.resize(warps / kWarpgroup);
+  block.actors = warps + static_cast<int>(block.warpgroups.size());
   for (int w = 0; w < warps; ++w) {
     Warp& warp = block.warps[w];
     warp.block = &block;
     warp.machine = this;
     warp.index = w;
-    warp.known.assign(warps, 1);
+    warp.known.actors.assign(block.actors, 1);
+    warp.fenced.actors.assign(block.actors, 1);
+    if (program.has_wgmma) warp.multiplications.track(program.registers32);
     warp.r32.assign(static_cast<size_t>(program.registers32) * kLanes, 0);
     warp.r64.assign(static_cast<size_t>(program.registers64) * kLanes, 0);
     warp.predicate.assign(program.predicates, 0);
@@ -53,6 +59,7 @@ void Machine::start_warps(Block& block, uint32_t index) {
       const uint32_t thread = w * kLanes + lane;
       if (thread >= threads) continue;
       warp.alive |= 1u << lane;
+      warp.lanes |= 1u << lane;
       const uint32_t eq = 1u << lane;
       const uint32_t values[] = {thread % nx,
                                  thread / nx % ny,
@@ -73,7 +80,21 @@ void Machine::start_warps(Block& block, uint32_t index) {
                                  eq | (eq - 1),
                                  ~(eq | (eq - 1)),
                                  ~(eq - 1),
-                                 static_cast<uint32_t>(warps)};
+                                 static_cast<uint32_t>(warps),
+                                 ctaid[0],
+                                 ctaid[1],
+                                 ctaid[2],
+                                 launch.grid[0],
+                                 launch.grid[1],
+                                 launch.grid[2],
+                                 0,
+                                 0,
+                                 0,
+                                 1,
+                                 1,
+                                 1,
+                                 0,
+                                 1};
       for (size_t s = 0; s < program.special.size(); ++s)
         if (program.special[s] >= 0) warp.at32(program.special[s])[lane] = values[s];
     }
@@ -88,25 +109,41 @@ void Machine::run_block(uint32_t index) {
   block.shared.assign(shared, 0xCD);
   block.bytes.resize(shared);
   start_warps(block, index);
-  block.reads.resize(shared * block.warps.size());
+  block.reads.resize(shared * block.actors);
   std::vector<int> ready;
   while (true) {
     ready.clear();
-    for (Warp& warp : block.warps)
-      if (warp.state == State::kReady) ready.push_back(warp.index);
-    if (ready.empty()) break;
+    bool waiting = false;
+    for (Warp& warp : block.warps) {
+      if (warp.state != State::kReady) continue;
+      if (!warp.idle) ready.push_back(warp.index);
+      waiting |= warp.idle;
+    }
+    if (ready.empty()) {  // those whose wait was in vain look again, until it is clear that nothing will come
+      if (!waiting || ++block.fruitless > kPatience) break;
+      for (Warp& warp : block.warps) warp.idle = false;
+      continue;
+    }
     const size_t pick = launch.seed == 0 ? 0 : random() % ready.size();
     step(block, block.warps[ready[pick]], launch.seed == 0 ? kLongestTurn : 1 + random() % kLongestTurn);
   }
-  explain_deadlock(block);
+  if (!explain_deadlock(block)) explain_unfinished(block);
 }
 
-void Machine::explain_deadlock(Block& block) {
-  for (const Warp& warp : block.warps) {
-    if (warp.state != State::kAtBarrier) continue;
+bool Machine::explain_deadlock(Block& block) {
+  bool stuck = false;
+  for (Warp& warp : block.warps) {
+    if (warp.state == State::kDone) continue;
+    stuck = true;
+    if (warp.state == State::kReady) {
+      warp.code = warp.waits_at;
+      report("deadlock", warp, __builtin_ctz((warp.in_vain & warp.alive) | 1u << 31), 0, warp.awaited);
+      continue;
+    }
     report("deadlock", warp, __builtin_ctz(warp.alive | 1u << 31), 0,
            "barrier " + std::to_string(warp.at_barrier) + " waits for threads that never come");
   }
+  return stuck;
 }
 
 // Runs a warp for a while: the lanes at the smallest program counter together, until they branch, wait or meet others.
@@ -115,9 +152,11 @@ void Machine::step(Block& block, Warp& warp, int quantum) {
     if (warp.alive == 0) {
       warp.state = State::kDone;
       for (Block::Barrier& each : block.barriers) release(block, each);
+      make_progress(block);
       return;
     }
-    const uint32_t able = warp.alive & ~warp.waiting;
+    uint32_t able = warp.alive & ~warp.waiting;
+    if (block.fruitless > kPassingOver && (able & ~warp.in_vain) != 0) able &= ~warp.in_vain;
     if (able == 0) {
       report("divergent warp", warp, __builtin_ctz(warp.alive), 0, "lanes wait for lanes that never come");
       warp.alive = 0;
@@ -144,6 +183,8 @@ void Machine::step(Block& block, Warp& warp, int quantum) {
       if (code.guard >= 0) mask &= code.guard_negated ? ~warp.predicate[code.guard] : warp.predicate[code.guard];
       warp.mask = mask;
       warp.code = at;
+      warp.yields = warp.again = false;
+      if (program.has_wgmma && mask != 0) check_registers(warp, code);
       --quantum;
       ++executed;
       if (mask != 0) {
@@ -154,6 +195,7 @@ void Machine::step(Block& block, Warp& warp, int quantum) {
         case Flow::kNext:
           if (mask != 0) code.run(warp, code);
           ++at;
+          if (warp.yields) quantum = 0;
           break;
         case Flow::kBranch:
           for (int lane = 0; lane < kLanes; ++lane)
@@ -189,7 +231,8 @@ void Machine::step(Block& block, Warp& warp, int quantum) {
             continue;
           }
           if (mask != 0) code.run(warp, code);
-          ++at;
+          if (!warp.again) ++at;
+          if (warp.yields) quantum = 0;
           break;
         }
         case Flow::kBarrier: {
@@ -224,6 +267,7 @@ bool Machine::barrier(Block& block, Warp& warp, const Code& code, uint32_t group
   at.warps.push_back(warp.index);
   const bool waits = code.operand[2] == 0;
   if (waits) {
+    make_progress(block);
     at.waiting.push_back(warp.index);
     warp.state = State::kAtBarrier;
     warp.at_barrier = static_cast<int32_t>(number);
@@ -238,20 +282,23 @@ void Machine::release(Block& block, Block::Barrier& at) {
   if (expected == 0)
     for (const Warp& warp : block.warps) expected += __builtin_popcount(warp.alive);
   if (at.arrived < expected) return;
-  std::vector<uint32_t> joined(block.warps.size(), 0);
+  Clocks joined, fenced;
   for (const int w : at.warps) {
     Warp& warp = block.warps[w];
-    ++warp.clock;
-    for (size_t i = 0; i < joined.size(); ++i) joined[i] = std::max(joined[i], warp.known[i]);
+    order_warp(warp);
+    learn(joined, warp.known);
+    learn(fenced, warp.fenced);
   }
-  for (const int w : at.warps) joined[w] = std::max(joined[w], block.warps[w].clock);
+  for (const int w : at.warps) joined.actors[w] = std::max(joined.actors[w], block.warps[w].clock);
   for (const int w : at.waiting) {
     Warp& warp = block.warps[w];
     warp.known = joined;
+    warp.fenced = fenced;
     warp.state = State::kReady;
     warp.at_barrier = -1;
   }
   at = {};
+  make_progress(block);
 }
 
 }  // namespace emulator

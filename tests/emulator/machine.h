@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "hopper.h"
+
 namespace emulator {
 
 inline constexpr int kLanes = 32;
@@ -38,6 +40,8 @@ struct Code {
   bool guard_negated = false;
   int32_t target = -1;  // of a branch
   int64_t operand[kMaxOperands] = {};
+  std::vector<int32_t> registers;  // 32-bit registers that it names: number * 2, + 1 where it writes
+  std::vector<int32_t> fragment;   // of wgmma: the accumulators, then A where it is in registers
 };
 
 struct CodeCounters {
@@ -66,9 +70,10 @@ struct Program {
   int registers64 = 0;
   int predicates = 0;
   // Special registers, set once in every warp: their place among the 32-bit registers or -1, in the order of Special.
-  std::array<int32_t, 20> special{};
+  std::array<int32_t, 34> special{};
   uint32_t static_shared = 0;
   uint32_t local_bytes = 0;
+  bool has_wgmma = false;
 };
 
 enum Special {
@@ -91,7 +96,22 @@ enum Special {
   kLanemaskLe,
   kLanemaskGt,
   kLanemaskGe,
-  kNwarpid
+  kNwarpid,
+  // A block is its own cluster.
+  kClusteridX,
+  kClusteridY,
+  kClusteridZ,
+  kNclusteridX,
+  kNclusteridY,
+  kNclusteridZ,
+  kClusterCtaidX,
+  kClusterCtaidY,
+  kClusterCtaidZ,
+  kClusterNctaidX,
+  kClusterNctaidY,
+  kClusterNctaidZ,
+  kClusterCtarank,
+  kClusterNctarank
 };
 
 // A device allocation: host memory that kernels may touch, with what is known of each byte.
@@ -128,11 +148,13 @@ struct Mark {
 };
 
 struct SharedByte {
-  Mark write;          // of stores
-  uint8_t writer = 0;  // warp
+  Mark write;           // of stores
+  uint16_t writer = 0;  // an actor
   bool written = false;
-  bool atomics = false;    // some atomic access has been
-  bool in_flight = false;  // an asynchronous copy writes it and has not been waited for
+  bool atomics = false;     // some atomic access has been
+  bool in_flight = false;   // an asynchronous copy writes it and has not been waited for
+  bool mbarrier = false;    // part of one
+  uint16_t bulk_reads = 0;  // bulk copies that read it and have not been waited for
 };
 
 // Asynchronous copies of a thread, which land in shared memory when they are waited for.
@@ -153,8 +175,13 @@ struct Block {
   uint32_t index = 0;
   std::vector<uint8_t> shared;
   std::vector<SharedByte> bytes;
-  std::vector<Mark> reads;  // [byte][warp], of loads and of atomic operations
+  // Who accesses shared memory: warps, then warpgroups (their wgmma), then each mbarrier's transactions.
+  int actors = 0;           // warps and warpgroups
+  std::vector<Mark> reads;  // [byte][actor], of loads and of atomic operations
   std::vector<Warp> warps;
+  std::vector<Warpgroup> warpgroups;
+  std::map<uint64_t, Mbarrier> mbarriers;  // by address
+  int fruitless = 0;                       // rounds since something happened that a wait may wait for
   struct Barrier {
     uint32_t expected = 0;
     uint32_t arrived = 0;
@@ -171,6 +198,7 @@ struct Warp {
   int index = 0;
   State state = State::kReady;
   int32_t at_barrier = -1;
+  uint32_t lanes = 0;  // that there are
   uint32_t alive = 0;
   uint32_t mask = 0;  // of the instruction that runs
   int32_t code = 0;   // its number
@@ -178,12 +206,23 @@ struct Warp {
   std::array<int32_t, kLanes> pc{};
   uint32_t waiting = 0;  // lanes that wait for others of their warp
   uint32_t clock = 1;
-  std::vector<uint32_t> known;  // the clocks of other warps up to which this one is ordered after them
+  uint32_t synced = 1;  // what its lanes did before this time is ordered before what any lane does now
+  Clocks known;         // what this warp is ordered after
+  std::array<Clocks, kLanes> known_to_lane;  // what single lanes have learned, and the others not yet
+  Clocks fenced;                             // up to where writes are ordered before asynchronous copies and wgmma
+  bool idle = false;                         // its last wait was in vain
+  bool yields = false;                       // others are to run now
+  bool again = false;                        // the instruction is to run again
+  uint32_t in_vain = 0;                      // lanes whose last wait was
+  std::string awaited;                       // by that wait, in words
+  int32_t waits_at = 0;                      // its instruction
+  Multiplications multiplications;
   std::vector<uint32_t> r32;
   std::vector<uint64_t> r64;
   std::vector<uint32_t> predicate;  // a bit for each lane
   std::vector<uint8_t> local;       // [lane][local_bytes]
   std::array<Copies, kLanes> copies;
+  std::array<BulkStores, kLanes> bulk_stores;
 
   uint32_t* at32(int64_t number) { return r32.data() + number * kLanes; }
   uint64_t* at64(int64_t number) { return r64.data() + number * kLanes; }
@@ -218,7 +257,8 @@ struct Machine {
   void branch(Warp& warp, const Code& code, uint32_t group, int32_t at);
   bool barrier(Block& block, Warp& warp, const Code& code, uint32_t group);
   void release(Block& block, Block::Barrier& barrier);
-  void explain_deadlock(Block& block);
+  bool explain_deadlock(Block& block);
+  void explain_unfinished(Block& block);
 };
 
 // Memory, with every check. `size` is in bytes; loads return false where the access was refused, and leave zeros.
@@ -242,9 +282,20 @@ bool can_access_shared(Warp& warp, int lane, uint64_t address, int size);
 // Reads for more lanes than the one that has the address: any lane's write that is not ordered before races with it.
 bool load_shared_for_warp(Warp& warp, int lane, uint64_t address, int size, void* value);
 
+// Reads for the asynchronous proxy: what threads stored there must be fenced. `actor` is noted as the reader, if any.
+bool read_shared_asynchronously(Warp& warp, int lane, uint64_t address, int size, void* value, int actor,
+                                uint32_t clock);
+
+// Writes what more lanes have than the one that has the address.
+bool store_shared_for_warp(Warp& warp, int lane, uint64_t address, int size, const void* value);
+
 // Asynchronous copies: shared memory is claimed when a copy starts, and written when it lands.
 bool claim_shared(Warp& warp, int lane, uint64_t address, int size);
+void claim_range(Warp& warp, int lane, uint64_t address, int size);  // that is within it
 void land_in_shared(Warp& warp, int lane, uint64_t address, int size, const void* value);
+// A bulk copy still reads these bytes; it has been waited for by a lane.
+void begin_bulk_read(Block& block, uint64_t address, int size);
+void end_bulk_read(Warp& warp, int lane, uint64_t address, int size);
 uint32_t start_copy(Warp& warp, int lane, uint64_t to, uint64_t from, int size, uint32_t reading);
 void commit_copies(Warp& warp);
 void wait_for_copies(Warp& warp, size_t pending);
@@ -255,5 +306,8 @@ void count_shared(Warp& warp, const uint64_t (&address)[kLanes], int size);
 
 // All lanes of the warp are ordered after what each did before.
 void order_warp(Warp& warp);
+
+// Something happened that a wait may have waited for.
+void make_progress(Block& block);
 
 }  // namespace emulator

@@ -155,11 +155,21 @@ void* atomic_global(Warp& warp, int lane, uint64_t address, int size) {
 
 namespace {
 
-// Whether an earlier access of `warp_number` is ordered before what this lane does now.
-bool ordered(const Warp& warp, int lane, int warp_number, const Mark& earlier) {
+// Out of line: asked for every byte, the rest of `ordered` answers nearly always.
+[[gnu::noinline]] bool ordered_by_mbarriers(const Warp& warp, int lane, int actor, const Mark& earlier) {
+  return is_before(earlier.clock, earlier.lane, warp.known, actor) ||
+         (lane != kLanes && is_before(earlier.clock, earlier.lane, warp.known_to_lane[lane], actor));
+}
+
+// Whether an earlier access of `actor` is ordered before what this lane does now.
+[[gnu::always_inline]] inline bool ordered(const Warp& warp, int lane, int actor, const Mark& earlier) {
   if (earlier.clock == 0) return true;
-  if (warp_number != warp.index) return earlier.clock < warp.known[warp_number];
-  return earlier.lane == lane || earlier.clock < warp.clock;
+  if (actor == warp.index) {
+    if ((earlier.lane == lane && lane != kLanes) || earlier.clock < warp.synced) return true;
+  } else if (actor < warp.block->actors && earlier.clock < warp.known.actors[actor]) {
+    return true;
+  }
+  return ordered_by_mbarriers(warp, lane, actor, earlier);
 }
 
 bool shared_in_bounds(Warp& warp, int lane, uint64_t address, int size) {
@@ -173,15 +183,21 @@ bool shared_in_bounds(Warp& warp, int lane, uint64_t address, int size) {
 
 // What a warp last did to a byte, without a barrier since its last mark: several lanes and kinds may share one.
 void mark_use(Mark& mark, const Warp& warp, int lane, uint8_t kind) {
-  const bool before = mark.clock == warp.clock;
+  const bool before = mark.clock >= warp.synced;
   mark.lane = static_cast<uint8_t>(before && mark.lane != lane ? kLanes : lane);
   mark.kinds = static_cast<uint8_t>(before ? mark.kinds | kind : kind);
   mark.clock = warp.clock;
 }
 
-std::string by_thread(int warp, int lane) { return "thread " + std::to_string(warp * kLanes + lane); }
+std::string by_whom(const Block& block, int actor, int lane) {
+  const int warps = static_cast<int>(block.warps.size());
+  if (actor >= block.actors) return "a bulk copy";
+  if (actor >= warps) return "wgmma of warpgroup " + std::to_string(actor - warps);
+  return lane == kLanes ? "warp " + std::to_string(actor) : "thread " + std::to_string(actor * kLanes + lane);
+}
 
 constexpr char kInFlight[] = "asynchronous copy not waited for";
+constexpr char kMisuse[] = "mbarrier misuse";
 
 // `reader` is the lane that gets the value, or kLanes for several.
 bool read_shared(Warp& warp, int lane, int reader, uint64_t address, int size, void* value) {
@@ -189,10 +205,14 @@ bool read_shared(Warp& warp, int lane, int reader, uint64_t address, int size, v
   if (!shared_in_bounds(warp, lane, address, size)) return false;
   Block& block = *warp.block;
   const size_t warps = block.warps.size();
+  const size_t actors = block.actors;
   bool reported = false;
   for (int i = 0; i < size; ++i) {
     const SharedByte& byte = block.bytes[address + i];
-    if (!reported && byte.in_flight) {
+    if (!reported && byte.mbarrier) {
+      warp.machine->report(kMisuse, warp, lane, address + i, "read of its bytes");
+      reported = true;
+    } else if (!reported && byte.in_flight) {
       warp.machine->report(kInFlight, warp, lane, address + i, "read of what it writes");
       reported = true;
     } else if (!reported && !byte.written) {
@@ -201,44 +221,48 @@ bool read_shared(Warp& warp, int lane, int reader, uint64_t address, int size, v
     } else if (!reported && !ordered(warp, reader, byte.writer, byte.write)) {
       warp.machine->report(
           "shared race", warp, lane, address + i,
-          "read of what " + by_thread(byte.writer, byte.write.lane) + " wrote, with no barrier between");
+          "read of what " + by_whom(block, byte.writer, byte.write.lane) + " wrote, with no barrier between");
       reported = true;
     }
     for (size_t other = 0; other < warps && byte.atomics && !reported; ++other) {
-      const Mark& earlier = block.reads[(address + i) * warps + other];
+      const Mark& earlier = block.reads[(address + i) * actors + other];
       if (!(earlier.kinds & kAtomic) || ordered(warp, reader, static_cast<int>(other), earlier)) continue;
       warp.machine->report("shared race", warp, lane, address + i,
                            "read of what warp " + std::to_string(other) + " changed, with no barrier between");
       reported = true;
     }
-    mark_use(block.reads[(address + i) * warps + warp.index], warp, reader, kPlain);
+    mark_use(block.reads[(address + i) * actors + warp.index], warp, reader, kPlain);
   }
   std::memcpy(value, block.shared.data() + address, size);
   return true;
 }
 
 // Nothing that others did to these bytes may still be going on.
-void check_overwriting(Warp& warp, int lane, uint64_t address, int size) {
+// `writer` is the lane that writes, or kLanes for several.
+void check_overwriting(Warp& warp, int lane, int writer, uint64_t address, int size) {
   Block& block = *warp.block;
-  const int warps = static_cast<int>(block.warps.size());
   bool reported = false;
   for (int i = 0; i < size && !reported; ++i) {
     const SharedByte& byte = block.bytes[address + i];
-    if (byte.in_flight) {
-      warp.machine->report(kInFlight, warp, lane, address + i, "write to what it writes");
+    if (byte.in_flight || byte.bulk_reads != 0) {
+      warp.machine->report(kInFlight, warp, lane, address + i,
+                           byte.in_flight ? "write to what it writes" : "write to what it reads");
+      reported = true;
+    } else if (byte.mbarrier) {
+      warp.machine->report(kMisuse, warp, lane, address + i, "write to its bytes");
       reported = true;
     }
-    if (!reported && !ordered(warp, lane, byte.writer, byte.write)) {
+    if (!reported && !ordered(warp, writer, byte.writer, byte.write)) {
       warp.machine->report(
           "shared race", warp, lane, address + i,
-          "write to what " + by_thread(byte.writer, byte.write.lane) + " wrote, with no barrier between");
+          "write to what " + by_whom(block, byte.writer, byte.write.lane) + " wrote, with no barrier between");
       reported = true;
     }
-    for (int other = 0; other < warps && !reported; ++other) {
-      const Mark& read = block.reads[(address + i) * warps + other];
-      if (!ordered(warp, lane, other, read)) {
+    for (int other = 0; other < block.actors && !reported; ++other) {
+      const Mark& read = block.reads[(address + i) * block.actors + other];
+      if (!ordered(warp, writer, other, read)) {
         warp.machine->report("shared race", warp, lane, address + i,
-                             "write to what warp " + std::to_string(other) + " read, with no barrier between");
+                             "write to what " + by_whom(block, other, kLanes) + " read, with no barrier between");
         reported = true;
       }
     }
@@ -250,7 +274,7 @@ void write_shared(Warp& warp, int lane, uint64_t address, int size, const void* 
   for (int i = 0; i < size; ++i) {
     SharedByte& byte = block.bytes[address + i];
     byte.write = {warp.clock, static_cast<uint8_t>(lane)};
-    byte.writer = static_cast<uint8_t>(warp.index);
+    byte.writer = static_cast<uint16_t>(warp.index);
     byte.written = true;
     byte.in_flight = false;
   }
@@ -273,16 +297,27 @@ bool load_shared_for_warp(Warp& warp, int lane, uint64_t address, int size, void
 
 bool store_shared(Warp& warp, int lane, uint64_t address, int size, const void* value) {
   if (!shared_in_bounds(warp, lane, address, size)) return false;
-  check_overwriting(warp, lane, address, size);
+  check_overwriting(warp, lane, lane, address, size);
   write_shared(warp, lane, address, size, value);
+  return true;
+}
+
+bool store_shared_for_warp(Warp& warp, int lane, uint64_t address, int size, const void* value) {
+  if (!shared_in_bounds(warp, lane, address, size)) return false;
+  check_overwriting(warp, lane, kLanes, address, size);
+  write_shared(warp, kLanes, address, size, value);
   return true;
 }
 
 bool claim_shared(Warp& warp, int lane, uint64_t address, int size) {
   if (!shared_in_bounds(warp, lane, address, size)) return false;
-  check_overwriting(warp, lane, address, size);
-  for (int i = 0; i < size; ++i) warp.block->bytes[address + i].in_flight = true;
+  claim_range(warp, lane, address, size);
   return true;
+}
+
+void claim_range(Warp& warp, int lane, uint64_t address, int size) {
+  check_overwriting(warp, lane, lane, address, size);
+  for (int i = 0; i < size; ++i) warp.block->bytes[address + i].in_flight = true;
 }
 
 void land_in_shared(Warp& warp, int lane, uint64_t address, int size, const void* value) {
@@ -312,15 +347,66 @@ void* atomic_shared(Warp& warp, int lane, uint64_t address, int size) {
       warp.machine->report("uninitialized read", warp, lane, address + i, "atomic on shared memory that nothing wrote");
       reported = true;
     }
-    if (!ordered(warp, lane, byte.writer, byte.write)) race(by_thread(byte.writer, byte.write.lane) + " wrote");
+    if (!ordered(warp, lane, byte.writer, byte.write)) race(by_whom(block, byte.writer, byte.write.lane) + " wrote");
     for (int other = 0; other < warps && !reported; ++other) {
-      const Mark& read = block.reads[(address + i) * warps + other];
+      const Mark& read = block.reads[(address + i) * block.actors + other];
       if ((read.kinds & kPlain) && !ordered(warp, lane, other, read)) race("warp " + std::to_string(other) + " read");
     }
-    mark_use(block.reads[(address + i) * warps + warp.index], warp, lane, kAtomic);
+    mark_use(block.reads[(address + i) * block.actors + warp.index], warp, lane, kAtomic);
     byte.atomics = true;
   }
   return block.shared.data() + address;
+}
+
+// All lanes of a warp read for wgmma; a lane for its bulk copy.
+bool read_shared_asynchronously(Warp& warp, int lane, uint64_t address, int size, void* value, int actor,
+                                uint32_t clock) {
+  std::memset(value, 0, size);
+  if (!shared_in_bounds(warp, lane == kLanes ? 0 : lane, address, size)) return false;
+  Block& block = *warp.block;
+  const int warps = static_cast<int>(block.warps.size());
+  const int thread = lane == kLanes ? 0 : lane;
+  const SharedByte* alike = nullptr;  // the last byte that was right
+  for (int i = 0; i < size; ++i) {
+    const SharedByte& byte = block.bytes[address + i];
+    if (actor >= 0) block.reads[(address + i) * block.actors + actor] = {clock, kLanes, kPlain};
+    if (alike != nullptr && std::memcmp(alike, &byte, sizeof byte) == 0) continue;
+    const char* kind = nullptr;
+    std::string words;
+    if (byte.in_flight) {
+      kind = kInFlight, words = "read of what it writes";
+    } else if (byte.mbarrier) {
+      kind = kMisuse, words = "read of its bytes";
+    } else if (!byte.written) {
+      kind = "uninitialized read", words = "shared memory that nothing wrote";
+    } else if (!ordered(warp, lane, byte.writer, byte.write)) {
+      kind = "shared race";
+      words = "read of what " + by_whom(block, byte.writer, byte.write.lane) + " wrote, with no barrier between";
+    } else if (byte.writer < warps && !is_before(byte.write.clock, byte.write.lane, warp.fenced, byte.writer)) {
+      kind = "missing proxy fence";
+      words =
+          "what " + by_whom(block, byte.writer, byte.write.lane) + " wrote is read with no fence.proxy.async between";
+    }
+    if (kind != nullptr) {
+      warp.machine->report(kind, warp, thread, address + i, words);
+    } else {
+      alike = &byte;
+    }
+  }
+  std::memcpy(value, block.shared.data() + address, size);
+  return true;
+}
+
+void begin_bulk_read(Block& block, uint64_t address, int size) {
+  for (int i = 0; i < size; ++i) ++block.bytes[address + i].bulk_reads;
+}
+
+void end_bulk_read(Warp& warp, int lane, uint64_t address, int size) {
+  Block& block = *warp.block;
+  for (int i = 0; i < size; ++i) {
+    --block.bytes[address + i].bulk_reads;
+    mark_use(block.reads[(address + i) * block.actors + warp.index], warp, lane, kPlain);
+  }
 }
 
 bool load_local(Warp& warp, int lane, uint64_t address, int size, void* value) {
@@ -436,6 +522,12 @@ void count_shared(Warp& warp, const uint64_t (&address)[kLanes], int size) {
   }
 }
 
-void order_warp(Warp& warp) { ++warp.clock; }
+void order_warp(Warp& warp) {
+  warp.synced = ++warp.clock;
+  for (Clocks& each : warp.known_to_lane) {
+    learn(warp.known, each);
+    each = {};
+  }
+}
 
 }  // namespace emulator

@@ -16,6 +16,7 @@ import numpy as np
 from . import build, isa, ptx, toolkit
 from .devices import DEVICES, CudaError, LaunchError
 from .lowering import SPECIALS, Context
+from .tensor_map import TensorMap
 
 FLOWS = {"next": 0, "branch": 1, "exit": 2, "barrier": 3, "warp sync": 4}
 GUARD_ZONE = 512  # bytes around every array that a launch gets
@@ -102,7 +103,8 @@ class Kernel:
                 target = parsed.labels[lowered.target]
             name = lowered.signature if lowered.source else ""
             operands = [_signed(number) for number in lowered.operands]
-            decoded.append((name, FLOWS[lowered.flow], guard, instruction.guard_negated, target, operands))
+            flow = (FLOWS[lowered.flow], guard, instruction.guard_negated, target)
+            decoded.append((name, *flow, operands, lowered.registers, lowered.fragment))
         special = [registers[name][1] for name in SPECIALS]
         self.program = build.machine().make_program(
             parsed.name, decoded, self.counts["r32"], self.counts["r64"], self.counts["p"], special,
@@ -197,6 +199,10 @@ class Module:
         self.target = int(re.match(r"sm_(\d+)", parsed.target).group(1))
         if self.target > int(device.removeprefix("sm_")):
             raise LaunchError(f"PTX for {parsed.target} does not run on {device}", CudaError.NO_KERNEL_IMAGE_FOR_DEVICE)
+        if parsed.target.endswith("a") and parsed.target != f"{device}a":
+            raise LaunchError(
+                f"PTX for {parsed.target} runs on sm_{self.target} alone", CudaError.NO_KERNEL_IMAGE_FOR_DEVICE
+            )
         self.parsed = parsed
         self.text = text  # for ptxas, which alone knows how many registers a thread takes
         self.device = DEVICES[device]
@@ -262,6 +268,10 @@ class Module:
             )
         if "maxntid" in limits and threads > _product(limits["maxntid"]):
             raise LaunchError(f"block {block}: {name} takes at most {_product(limits['maxntid'])} threads by .maxntid")
+        if _product(limits.get("reqnctapercluster", (1,))) != 1:
+            raise LaunchError(
+                f"{name} asks for clusters of {limits['reqnctapercluster']}: not emulated", CudaError.NOT_SUPPORTED
+            )
         if "reqntid" in limits and block != _three(limits["reqntid"]):
             raise LaunchError(f"block {block}: {name} asks for {limits['reqntid']}")
         if kernel.static_shared > device.shared_without_opting_in:
@@ -340,6 +350,14 @@ def _pack(kernel, args):
     end = max((p.offset + p.size for p in kernel.parameters), default=0)
     data = bytearray(end)
     copies = []
+
+    def address_of(array):
+        for copy in copies:
+            if copy.array is array:  # by a tensor map and by a pointer, say
+                return copy.address
+        copies.append(_GuardedCopy(array))
+        return copies[-1].address
+
     for parameter, arg in zip(kernel.parameters, args, strict=True):
         if isinstance(arg, (bytes, bytearray)):
             raw = bytes(arg)
@@ -347,9 +365,10 @@ def _pack(kernel, args):
             raw = (int(arg) & ((1 << 8 * parameter.size) - 1)).to_bytes(parameter.size, "little")
         elif isinstance(arg, (float, np.floating)):
             raw = struct.pack({2: "<e", 4: "<f", 8: "<d"}[parameter.size], arg)
+        elif isinstance(arg, TensorMap):
+            raw = arg.encode(address_of(arg.array))
         else:
-            copies.append(_GuardedCopy(arg))
-            raw = copies[-1].address.to_bytes(8, "little")
+            raw = address_of(arg).to_bytes(8, "little")
         if len(raw) != parameter.size:
             raise LaunchError(f"{kernel.name}: {parameter.name} has {parameter.size} bytes, got {len(raw)}")
         data[parameter.offset : parameter.offset + parameter.size] = raw
@@ -372,7 +391,7 @@ def _result(kernel, raw):
         if ".global" in instruction.opcode:
             counters.sectors += units
             counters.ideal_sectors += ideal
-            if instruction.opcode.startswith("st"):
+            if instruction.opcode.startswith("st") or ".global.shared" in instruction.opcode:
                 counters.global_bytes_written += size
             else:
                 counters.global_bytes_read += size

@@ -5,7 +5,7 @@ it does not know is an error that quotes the line.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 class PtxError(ValueError):
@@ -41,10 +41,11 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Address:
-    """[base + offset]: base is a Register, a Symbol or None."""
+    """[base + offset]: base is a Register, a Symbol or None. Of a tensor map, coordinates are after it."""
 
     base: Register | Symbol | None
     offset: int = 0
+    coordinates: tuple = ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ class Kernel:
     instructions: list = field(default_factory=list)
     labels: dict = field(default_factory=dict)  # name -> index of the next instruction
     limits: dict = field(default_factory=dict)  # "maxntid" -> (256, 1, 1)
+    tables: dict = field(default_factory=dict)  # of .branchtargets: name -> labels
 
 
 @dataclass
@@ -363,7 +365,7 @@ def _read_body(kernel, reader):
         word = reader.peek()
         if word == "{":
             reader.take()
-            scopes.append({})
+            scopes.append(_labels_in_scope(reader))
         elif word == "}":
             reader.take()
             scopes.pop()
@@ -381,9 +383,47 @@ def _read_body(kernel, reader):
             reader.take(";")
         elif word.endswith(":"):
             reader.take()
-            kernel.labels[word[:-1]] = len(kernel.instructions)
+            if reader.accept(".branchtargets"):
+                kernel.tables[word[:-1]] = _read_targets(reader, scoped)
+            else:
+                kernel.labels[scoped(word[:-1])] = len(kernel.instructions)
         else:
-            kernel.instructions.append(_read_instruction(kernel, reader, source, scoped))
+            instruction = _read_instruction(kernel, reader, source, scoped)
+            is_table = instruction.opcode in ("brx.idx", "brx.idx.uni")
+            kernel.instructions += _branches(kernel, reader, instruction) if is_table else [instruction]
+
+
+def _labels_in_scope(reader):
+    """The labels of an inner brace's own, which may come after the branches to them, made unique."""
+    labels = {}
+    depth = 0
+    for kind, token, _ in reader.tokens[reader.at :]:
+        depth += {"{": 1, "}": -1}.get(token, 0)
+        if depth < 0:
+            break
+        if kind == "word" and depth == 0 and token.endswith(":"):
+            labels[token[:-1]] = f"{token[:-1]}@{reader.at}"
+    return labels
+
+
+def _read_targets(reader, scoped):
+    targets = [scoped(reader.take())]
+    while reader.accept(","):
+        targets.append(scoped(reader.take()))
+    reader.take(";")
+    return targets
+
+
+def _branches(kernel, reader, instruction):
+    """brx.idx as a comparison and a branch for each place in its table."""
+    index, table = instruction.operands
+    if instruction.guard or table.name not in kernel.tables:
+        raise reader.error("a branch by a table that comes before it, without a predicate, was expected")
+    here = Register("%brx")
+    kernel.registers[here.name] = "pred"
+    for place, target in enumerate(kernel.tables[table.name]):
+        yield replace(instruction, opcode="setp.eq.u32", operands=(here, index, Immediate(place)))
+        yield replace(instruction, opcode="bra", operands=(Symbol(target),), guard=here)
 
 
 def _read_registers(kernel, scope, reader):
@@ -477,7 +517,7 @@ def _named(kernel, name, scoped):
         return Register(unique)
     if name.startswith("%"):
         return Special(name)
-    return Symbol(name)
+    return Symbol(unique)
 
 
 def _read_address(kernel, reader, scoped):
@@ -487,4 +527,6 @@ def _read_address(kernel, reader, scoped):
     offset = 0
     if reader.accept("+") or reader.peek() == "-":
         offset = reader.integer()
+    if reader.accept(","):
+        return Address(base, offset, _read_operand(kernel, reader, scoped).elements)
     return Address(base, offset)

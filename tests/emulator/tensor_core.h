@@ -1,6 +1,6 @@
 // tensor_core.h: what a warp does as one on 8-bit matrices: mma on fragments held by its lanes, and ldmatrix, which
-// deals rows of shared memory out to them. Layouts: PTX ISA, "Matrix Fragments for mma.m8n8k16, m16n8k16, m16n8k32",
-// "ldmatrix".
+// deals rows of shared memory out to them, with stmatrix, which collects them. Layouts: PTX ISA, "Matrix Fragments for
+// mma.m8n8k16, m16n8k16, m16n8k32", "ldmatrix".
 #pragma once
 
 #include <algorithm>
@@ -77,6 +77,25 @@ inline void load_matrices(Warp& warp, uint32_t* const* d, const uint64_t (&addre
       const uint32_t high = kTransposed ? matrix[m][inner + 1][outer] : matrix[m][outer][inner + 1];
       d[m][lane] = high << 16 | low;
     }
+  }
+  warp.mask = kAllLanes >> (kLanes - 8 * kCount);  // only these lanes' addresses are used
+  count_shared(warp, address, 16);
+  warp.mask = kAllLanes;
+}
+
+// The other way round: of matrix m, lane l has elements l % 4 * 2 and the next of row l / 4; transposed, of column l
+// / 4.
+template <int kCount, bool kTransposed>
+inline void store_matrices(Warp& warp, const uint32_t* const* a, const uint64_t (&address)[kLanes]) {
+  if (!is_whole_warp(warp)) return;
+  for (int m = 0; m < kCount; ++m) {
+    uint16_t matrix[8][8];
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const int outer = lane / 4, inner = lane % 4 * 2;
+      (kTransposed ? matrix[inner][outer] : matrix[outer][inner]) = static_cast<uint16_t>(a[m][lane]);
+      (kTransposed ? matrix[inner + 1][outer] : matrix[outer][inner + 1]) = static_cast<uint16_t>(a[m][lane] >> 16);
+    }
+    for (int row = 0; row < 8; ++row) store_shared_for_warp(warp, 8 * m + row, address[8 * m + row], 16, matrix[row]);
   }
   warp.mask = kAllLanes >> (kLanes - 8 * kCount);  // only these lanes' addresses are used
   count_shared(warp, address, 16);

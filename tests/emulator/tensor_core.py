@@ -1,4 +1,4 @@
-"""mma and ldmatrix: what a warp does as one on matrices of codes."""
+"""mma, ldmatrix and stmatrix: what a warp does as one on matrices of codes."""
 
 import re
 
@@ -12,6 +12,7 @@ MMA = re.compile(
 )
 SHAPES = ((8, 16), (16, 16), (16, 32))
 LDMATRIX = re.compile(r"ldmatrix\.sync\.aligned\.m8n8\.x(?P<n>[124])(?P<trans>\.trans)?\.shared(?:::cta)?\.b16")
+STMATRIX = re.compile(r"stmatrix\.sync\.aligned\.m8n8\.x(?P<n>[124])(?P<trans>\.trans)?\.shared(?:::cta)?\.b16")
 ALL_LANES = Immediate(0xFFFFFFFF)
 BYTES = {"s8": "int8_t", "u8": "uint8_t"}
 
@@ -25,7 +26,7 @@ def _fragment(b, name, operand, count, element="const uint32_t"):
     for register in elements:
         if not isinstance(register, Register) or register.name == "_":
             raise b.error("a fragment is made of registers")
-        where, at = b.register(register)
+        where, at = b.register(register, writes=element == "uint32_t")
         if where != "r32":
             raise b.error("a fragment's registers have 32 bits")
         pointers.append(f"w.at32(c.operand[{at}])")
@@ -62,4 +63,13 @@ def lower_ldmatrix(b, match):
     return _by_the_warp(b, signature, f"{every_lane}\n  load_matrices<{types}>(w, to, addresses);")
 
 
-TABLE = [(MMA, lower_mma), (LDMATRIX, lower_ldmatrix)]
+def lower_stmatrix(b, match):
+    address, a = b.operands(2)
+    declare_address(b, address)
+    _fragment(b, "from", a, int(match["n"]))
+    every_lane = " ".join(["for (int lane = 0; lane < kLanes; ++lane) {", *b.inside, "}"])
+    types = f"{match['n']}, {'true' if match['trans'] else 'false'}"
+    return _by_the_warp(b, b.instruction.opcode, f"{every_lane}\n  store_matrices<{types}>(w, from, addresses);")
+
+
+TABLE = [(MMA, lower_mma), (LDMATRIX, lower_ldmatrix), (STMATRIX, lower_stmatrix)]

@@ -76,20 +76,22 @@ FILES = {
 }
 
 
-def compile_ptx(name):
-    kernel, arguments, warps, stages, aligned = FILES[name]
+def compile_ptx(kernel, arguments, warps, stages, aligned, capability=80):
     constants = {each: value for each, value in arguments.items() if isinstance(value, int)}
     signature = {each: "constexpr" if each in constants else kind for each, kind in arguments.items()}
     multiples = {(list(signature).index(each),): [["tt.divisibility", 16]] for each in aligned.split()}
     source = ASTSource(kernel, signature, constexprs=constants, attrs=multiples)
     options = {"num_warps": warps, "num_stages": stages}
-    text = triton.compile(source, target=GPUTarget("cuda", 80, 32), options=options).asm["ptx"]
-    # Debugging sections and the folder that the source stood in say nothing about the kernel.
+    return shortened(triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["ptx"])
+
+
+def shortened(text):
+    """Without debugging sections and the folder that the source stood in: they say nothing about the kernel."""
     text = re.sub(r"\n\s*\.section\s.*?\n\s*\}", "", text, flags=re.DOTALL)
     text = re.sub(r"\n\s*\.section\s[^\n]*\}", "", text)
     return re.sub(r'(\.file\s+\d+\s+)"[^"]*/', r'\1"', text)
 
 
 if __name__ == "__main__":
-    for each in FILES:
-        (HERE / f"{each}.ptx").write_text(compile_ptx(each))
+    for each, what in FILES.items():
+        (HERE / f"{each}.ptx").write_text(compile_ptx(*what))
