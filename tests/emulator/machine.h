@@ -192,6 +192,7 @@ struct Launch {
   std::array<uint32_t, 3> block{1, 1, 1};
   uint32_t dynamic_shared = 0;
   uint64_t seed = 0;
+  uint64_t most_steps = 0;  // warp instructions after which it is given up; 0: it may take as long as it likes
   std::vector<uint8_t> parameters;
 };
 
@@ -209,6 +210,7 @@ struct Machine {
   void report(const char* kind, const Warp& warp, int lane, uint64_t address, std::string words);
 
  private:
+  bool given_up() const { return launch.most_steps != 0 && executed > launch.most_steps; }
   void run_block(uint32_t index);
   void start_warps(Block& block, uint32_t index);
   void step(Block& block, Warp& warp, int quantum);

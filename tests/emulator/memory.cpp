@@ -48,6 +48,11 @@ Allocation* GlobalMemory::find(uint64_t address) {
 
 namespace {
 
+// Also for addresses so large that their end wraps around.
+bool within(uint64_t address, int size, uint64_t end) {
+  return address <= end && static_cast<uint64_t>(size) <= end - address;
+}
+
 bool aligned(Warp& warp, int lane, uint64_t address, int size, const char* space) {
   if (address % size == 0) return true;
   warp.machine->report("misaligned access", warp, lane, address,
@@ -164,7 +169,7 @@ bool ordered(const Warp& warp, int lane, int warp_number, const Mark& earlier) {
 
 bool shared_in_bounds(Warp& warp, int lane, uint64_t address, int size) {
   if (!aligned(warp, lane, address, size, "shared")) return false;
-  if (address + size <= warp.block->shared.size()) return true;
+  if (within(address, size, warp.block->shared.size())) return true;
   warp.machine->report(
       "out of bounds", warp, lane, address,
       "shared access of " + std::to_string(size) + " bytes in " + std::to_string(warp.block->shared.size()));
@@ -327,7 +332,7 @@ bool load_local(Warp& warp, int lane, uint64_t address, int size, void* value) {
   std::memset(value, 0, size);
   const uint64_t bytes = warp.machine->program.local_bytes;
   if (!aligned(warp, lane, address, size, "local")) return false;
-  if (address + size > bytes) {
+  if (!within(address, size, bytes)) {
     warp.machine->report("out of bounds", warp, lane, address, "local access");
     return false;
   }
@@ -338,7 +343,7 @@ bool load_local(Warp& warp, int lane, uint64_t address, int size, void* value) {
 bool store_local(Warp& warp, int lane, uint64_t address, int size, const void* value) {
   const uint64_t bytes = warp.machine->program.local_bytes;
   if (!aligned(warp, lane, address, size, "local")) return false;
-  if (address + size > bytes) {
+  if (!within(address, size, bytes)) {
     warp.machine->report("out of bounds", warp, lane, address, "local access");
     return false;
   }
@@ -350,7 +355,7 @@ bool load_param(Warp& warp, int lane, uint64_t address, int size, void* value) {
   std::memset(value, 0, size);
   const std::vector<uint8_t>& parameters = warp.machine->launch.parameters;
   if (!aligned(warp, lane, address, size, "parameter")) return false;
-  if (address + size > parameters.size()) {
+  if (!within(address, size, parameters.size())) {
     warp.machine->report("out of bounds", warp, lane, address, "parameter access");
     return false;
   }

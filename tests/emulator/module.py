@@ -77,6 +77,7 @@ class Counters:
     """What a launch did: warp instructions by opcode and by source line, and its traffic."""
 
     instructions: int = 0
+    by_instruction: list = field(default_factory=list)  # in the order of the kernel's text
     by_opcode: Counter = field(default_factory=Counter)
     by_line: Counter = field(default_factory=Counter)
     global_bytes_read: int = 0
@@ -105,8 +106,8 @@ class Kernel:
         self.static_reports = list(contractible_pairs(parsed))
         registers, self.counts = _number_registers(parsed)
         symbols, self.static_shared, local_bytes = _place_variables(parsed, module_variables)
-        context = Context(registers, symbols, target)
-        self.lowered = [isa.lower(instruction, context) for instruction in parsed.instructions]
+        self.context = Context(registers, symbols, target)
+        self.lowered = [isa.lower(instruction, self.context) for instruction in parsed.instructions]
         build.require({each.signature: each.source for each in self.lowered if each.source})
         decoded = []
         for instruction, lowered in zip(parsed.instructions, self.lowered, strict=True):
@@ -246,12 +247,15 @@ class Module:
             for copy in copies:
                 copy.finish()
 
-    def launch_packed(self, name, *, grid, block, parameters, shared=0, seed=0):
-        """Runs a kernel on parameters as bytes, with pointers to registered allocations."""
+    def launch_packed(self, name, *, grid, block, parameters, shared=0, seed=0, most_steps=0):
+        """Runs a kernel on parameters as bytes, with pointers to registered allocations.
+
+        With `most_steps`, a launch of more warp instructions is given up and reported.
+        """
         kernel = self.kernel(name)
         grid, block = _three(grid), _three(block)
         self._check_launch(kernel, grid, block, shared)
-        raw = build.machine().run(kernel.program, grid, block, shared, parameters, seed)
+        raw = build.machine().run(kernel.program, grid, block, shared, parameters, seed, most_steps)
         return _result(kernel, raw)
 
     def _check_launch(self, kernel, grid, block, shared):
@@ -342,6 +346,7 @@ def _result(kernel, raw):
     counters = Counters()
     for instruction, (warps, _, size, units, ideal) in zip(instructions, raw["counters"], strict=True):
         counters.instructions += warps
+        counters.by_instruction.append(warps)
         counters.by_opcode[instruction.opcode] += warps
         counters.by_line[instruction.source] += warps
         if ".global" in instruction.opcode:
