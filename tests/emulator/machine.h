@@ -91,12 +91,30 @@ enum Special {
   kNwarpid
 };
 
+
+// How a byte was accessed: atomic operations do not race with each other.
+inline constexpr uint8_t kPlain = 1, kAtomic = 2;
+
+// An access to a byte of shared memory, for the race check.
+struct Mark {
+  uint32_t clock = 0;  // of the warp, 0: none
+  uint8_t lane = 0;    // kLanes: several
+  uint8_t kinds = 0;
+};
+
+// A thread's store to a byte of global memory, for the race check within its block.
+struct Store {
+  Mark mark;
+  uint8_t warp = 0;
+};
+
 // A device allocation: host memory that kernels may touch, with what is known of each byte.
 struct Allocation {
   uint64_t begin = 0;
   uint64_t end = 0;
   std::vector<uint8_t> written;          // empty: all of it holds data
   std::vector<uint64_t> writer, reader;  // launch << 32 | block + 1, of the last access; kept for small allocations
+  std::vector<Store> store;              // the last, within the block of `writer`
 };
 
 class GlobalMemory {
@@ -113,16 +131,6 @@ class GlobalMemory {
 };
 
 GlobalMemory& global_memory();
-
-// How a byte was accessed: atomic operations do not race with each other.
-inline constexpr uint8_t kPlain = 1, kAtomic = 2;
-
-// An access to a byte of shared memory, for the race check.
-struct Mark {
-  uint32_t clock = 0;  // of the warp, 0: none
-  uint8_t lane = 0;    // kLanes: several
-  uint8_t kinds = 0;
-};
 
 struct SharedByte {
   Mark write;          // of stores

@@ -88,7 +88,27 @@ void keep_stamps(Allocation& allocation) {
   if (allocation.writer.empty()) {
     allocation.writer.assign(allocation.end - allocation.begin, 0);
     allocation.reader.assign(allocation.end - allocation.begin, 0);
+    allocation.store.assign(allocation.end - allocation.begin, {});
   }
+}
+
+// Whether an earlier access of `warp_number` is ordered before what this lane does now.
+bool ordered(const Warp& warp, int lane, int warp_number, const Mark& earlier) {
+  if (earlier.clock == 0) return true;
+  if (warp_number != warp.index) return earlier.clock < warp.known[warp_number];
+  return earlier.lane == lane || earlier.clock < warp.clock;
+}
+
+std::string by_thread(int warp, int lane) { return "thread " + std::to_string(warp * kLanes + lane); }
+
+// What another thread of this block stored to the byte, with no barrier since; reported.
+bool races_within_block(Warp& warp, int lane, const Allocation& allocation, uint64_t at, uint64_t mine,
+                        const char* what) {
+  const Store& store = allocation.store[at];
+  if (allocation.writer[at] != mine || ordered(warp, lane, store.warp, store.mark)) return false;
+  warp.machine->report("race within a block", warp, lane, allocation.begin + at,
+                       what + by_thread(store.warp, store.mark.lane) + " wrote, with no barrier between");
+  return true;
 }
 
 }  // namespace
@@ -111,6 +131,7 @@ bool load_global(Warp& warp, int lane, uint64_t address, int size, void* value) 
       warp.machine->report("race between blocks", warp, lane, address + i, "read of what another block wrote");
       break;
     }
+    if (races_within_block(warp, lane, *allocation, first + i, mine, "read of what ")) break;
     allocation->reader[first + i] = mine;
   }
   std::memcpy(value, reinterpret_cast<const void*>(address), size);
@@ -128,7 +149,9 @@ bool store_global(Warp& warp, int lane, uint64_t address, int size, const void* 
       warp.machine->report("race between blocks", warp, lane, address + i, "write to what another block used");
       break;
     }
+    if (races_within_block(warp, lane, *allocation, first + i, mine, "write to what ")) break;
     allocation->writer[first + i] = mine;
+    allocation->store[first + i] = {{warp.clock, static_cast<uint8_t>(lane)}, static_cast<uint8_t>(warp.index)};
   }
   if (!allocation->written.empty()) std::fill_n(allocation->written.begin() + first, size, uint8_t{1});
   std::memcpy(reinterpret_cast<void*>(address), value, size);
@@ -160,13 +183,6 @@ void* atomic_global(Warp& warp, int lane, uint64_t address, int size) {
 
 namespace {
 
-// Whether an earlier access of `warp_number` is ordered before what this lane does now.
-bool ordered(const Warp& warp, int lane, int warp_number, const Mark& earlier) {
-  if (earlier.clock == 0) return true;
-  if (warp_number != warp.index) return earlier.clock < warp.known[warp_number];
-  return earlier.lane == lane || earlier.clock < warp.clock;
-}
-
 bool shared_in_bounds(Warp& warp, int lane, uint64_t address, int size) {
   if (!aligned(warp, lane, address, size, "shared")) return false;
   if (within(address, size, warp.block->shared.size())) return true;
@@ -183,8 +199,6 @@ void mark_use(Mark& mark, const Warp& warp, int lane, uint8_t kind) {
   mark.kinds = static_cast<uint8_t>(before ? mark.kinds | kind : kind);
   mark.clock = warp.clock;
 }
-
-std::string by_thread(int warp, int lane) { return "thread " + std::to_string(warp * kLanes + lane); }
 
 constexpr char kInFlight[] = "asynchronous copy not waited for";
 

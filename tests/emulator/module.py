@@ -99,15 +99,18 @@ class Result:
 
 
 class Kernel:
-    """A parsed kernel, decoded for the machine."""
+    """A parsed kernel, decoded for the machine. What it shares with `like`, a kernel decoded before, is taken from it."""
 
-    def __init__(self, parsed, module_variables, target):
+    def __init__(self, parsed, module_variables, target, like=None):
         self.parsed = parsed
         self.static_reports = list(contractible_pairs(parsed))
         registers, self.counts = _number_registers(parsed)
         symbols, self.static_shared, local_bytes = _place_variables(parsed, module_variables)
         self.context = Context(registers, symbols, target)
-        self.lowered = [isa.lower(instruction, self.context) for instruction in parsed.instructions]
+        known = {}
+        if like is not None and like.context == self.context:
+            known = dict(zip(map(id, like.parsed.instructions), like.lowered, strict=True))
+        self.lowered = [known.get(id(each)) or isa.lower(each, self.context) for each in parsed.instructions]
         build.require({each.signature: each.source for each in self.lowered if each.source})
         decoded = []
         for instruction, lowered in zip(parsed.instructions, self.lowered, strict=True):

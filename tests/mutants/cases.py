@@ -136,12 +136,30 @@ def matmul_cases(a_dtype, b_dtype):
 
     yield OpCase("int8_matmul", *operands(1, 1, 1))
     yield OpCase("int8_matmul", *operands(5, 2, 0))
+    # A thread has four rows and four columns, 16 apart: a tile's last row and column fall to each of them in turn.
+    for m in (10, 20, 40, 52):
+        for n in (10, 20, 40, 52):
+            yield OpCase("int8_matmul", *operands(m, n, 3))
+    for k in (5, 6, 7, 8):
+        yield OpCase("int8_matmul", *operands(20, 50, k))
+        yield OpCase("int8_matmul", *operands(50, 20, k))
     yield OpCase("int8_matmul", *operands(65, 63, 33))
     yield OpCase("int8_matmul", *operands(63, 66, 35, b_is_weight=False, a_rows=False))
     yield OpCase("int8_matmul", *operands(66, 65, 34), blocks=2)
+    yield from signs_of_zero(*operands(52, 54, 3))
     yield from epilogue_cases((), 50, 54, a_dtype, b_dtype)
     yield from epilogue_cases((2,), 51, 52, a_dtype, b_dtype)
-    yield from epilogue_cases((2, 2, 2, 2), 3, 2, a_dtype, b_dtype)
+    for dims in (2, 3, 4):
+        yield from epilogue_cases((2,) * dims, 3, 2, a_dtype, b_dtype)
+
+
+def signs_of_zero(a, b):
+    """Products that vanish keep their sign without a bias and lose it with one or through ReLU; a bias may be no number."""
+    tiny = torch.tensor(1e-30)
+    bias = torch.tensor([float("nan"), 0.5, float("inf")]).repeat(b.shape[1])[: b.shape[1]]
+    for relu in (False, True):
+        yield OpCase("int8_matmul_dequantize", a, b, tiny, tiny, relu=relu)
+        yield OpCase("int8_matmul_requantize", a, b, scales(), scales(), scales(), relu=relu, bias=bias)
 
 
 def epilogue_cases(batch, m, n, a_dtype, b_dtype, k=5):

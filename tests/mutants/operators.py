@@ -88,7 +88,7 @@ def registers_of_addresses(kernel):
     makers = {}
     for instruction in kernel.instructions:
         if INTEGER.fullmatch(instruction.opcode):
-            for name in _names(instruction.operands[0]):
+            for name in names_in(instruction.operands[0]):
                 makers.setdefault(name, []).append(instruction)
     wanted = []
     for instruction in kernel.instructions:
@@ -105,7 +105,7 @@ def registers_of_addresses(kernel):
         found.add(name)
         for instruction in makers.get(name, ()):
             for operand in instruction.operands[1:]:
-                wanted += _names(operand)
+                wanted += names_in(operand)
     return found
 
 
@@ -122,11 +122,11 @@ def _is_constant(name, makers):
     )
 
 
-def _names(operand):
+def names_in(operand):
     if isinstance(operand, Register):
         return [operand.name]
     if isinstance(operand, Vector):
-        return [name for element in operand.elements for name in _names(element)]
+        return [name for element in operand.elements for name in names_in(element)]
     if isinstance(operand, Pair):
         return [operand.first.name, operand.second.name]
     return []
@@ -136,7 +136,7 @@ def _feeds_address(instruction, addresses):
     return bool(
         instruction.operands
         and INTEGER.fullmatch(instruction.opcode)
-        and set(_names(instruction.operands[0])) & addresses
+        and set(names_in(instruction.operands[0])) & addresses
     )
 
 
@@ -225,7 +225,7 @@ def widen_index(instruction, addresses):
     if ACCESS.fullmatch(instruction.opcode):
         size = access_size(instruction)
         for number, operand in enumerate(instruction.operands):
-            if isinstance(operand, Address) and set(_names(operand.base)) & addresses:
+            if isinstance(operand, Address) and set(names_in(operand.base)) & addresses:
                 moved = replace(operand, offset=operand.offset + size)
                 yield f"{size} bytes further", _with_operand(instruction, number, moved)
     elif re.match(r"(add|sub)\b", instruction.opcode) and _feeds_address(instruction, addresses):

@@ -21,18 +21,21 @@ class Judged:
 
 def judge(outcomes, subjects):
     by_name = {subject.name: subject for subject in subjects}
-    return [_judge(outcome, by_name[outcome.subject]) for outcome in outcomes]
+    explained = Counter()
+    return [_judge(outcome, by_name[outcome.subject], explained) for outcome in outcomes]
 
 
-def _judge(outcome, subject):
+def _judge(outcome, subject, explained):
     if not outcome.survived:
         return Judged(outcome, "seen", outcome.seen)
-    reason = equivalent(subject.kernel, outcome)
+    reason = equivalent(subject, outcome)
     if reason:
         return Judged(outcome, "equivalent", reason)
     text = source_text(outcome.source)
     for explanation in EXPLANATIONS:
-        if explanation.fits(outcome, text):
+        use = (outcome.subject, explanation)
+        if explanation.fits(outcome, text) and explained[use] < explanation.most:
+            explained[use] += 1
             return Judged(outcome, explanation.verdict, explanation.reason, explanation)
     return Judged(outcome, "open", "" if outcome.reached else "no case reaches it")
 

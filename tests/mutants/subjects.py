@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from tests import triton_kernels
-from tests.emulator import Module, build, emulated, isa, ptx
+from tests.emulator import Module, build, isa, ptx
+from tests.emulator.module import Kernel, _three
 
 from .cases import DEVICE, every_case
 from .operators import ORDERING, mutants_of
@@ -22,14 +23,16 @@ class Reach:
     """What a case runs of a kernel: warps by instruction, and the length of its longest launch."""
 
     warps: list
-    longest: int
+    longest: int = 0
+    blocks: set = field(default_factory=set)  # the shapes of blocks
 
-    def add(self, counters):
+    def add(self, counters, block):
+        self.blocks.add(tuple(block))
         self.warps = [a + b for a, b in zip(self.warps, counters.by_instruction, strict=True)]
         self.longest = max(self.longest, counters.instructions)
 
 
-@dataclass
+@dataclass(eq=False)
 class Subject:
     """A kernel with its cases, the cheapest first."""
 
@@ -77,6 +80,8 @@ class Trial(Module):
         super().__init__(
             ptx.Module(parsed.version, parsed.target, parsed.files, parsed.variables, {kernel.name: kernel}), DEVICE
         )
+        original = subject.module.kernel(kernel.name)
+        self._kernels[kernel.name] = Kernel(kernel, parsed.variables, self.target, like=original)
         self.less_shared, self.most_steps = mutant.less_shared, subject.most_steps
 
     def launch_packed(self, name, *, shared=0, **how):
@@ -104,8 +109,8 @@ def triton_subjects():
         kernel = next(iter(module.parsed.kernels.values()))
         subject = Subject(f"triton {name}", f"triton {name}", module, kernel, dynamic_shared=name != "quantize")
         for case in cases_of(name):
-            reach = Reach([0] * len(kernel.instructions), 0)
-            reach.add(case.run(module, SEED).counters)
+            reach = Reach([0] * len(kernel.instructions))
+            reach.add(case.run(module, SEED).counters, _three(kernel.limits["reqntid"]))
             subject.cases.append((case, reach))
         subjects.append(_cheapest_first(subject))
     return subjects
@@ -118,14 +123,14 @@ def op_subjects():
     for case in every_case():
         reached = {}
 
-        def watch(module, name, *, shared=0, reached=reached, **how):
-            result = module.launch_packed(name, shared=shared, **how)
+        def watch(module, name, *, block, shared=0, reached=reached, **how):
+            result = module.launch_packed(name, block=block, shared=shared, **how)
             if name not in subjects:
                 shown = readable(name)
                 subjects[name] = Subject(shown, shown.split("<")[0], module, module.parsed.kernels[name])
             subjects[name].dynamic_shared |= shared > 0
-            reach = reached.setdefault(name, Reach([0] * len(result.counters.by_instruction), 0))
-            reach.add(result.counters)
+            reach = reached.setdefault(name, Reach([0] * len(result.counters.by_instruction)))
+            reach.add(result.counters, block)
             return result
 
         case.run(watch, SEED)
