@@ -237,15 +237,16 @@ class Module:
             self._kernels[name] = Kernel(self.parsed.kernels[name], self.parsed.variables, self.target)
         return self._kernels[name]
 
-    def launch(self, name, *, grid, block, args, shared=0, seed=0):
+    def launch(self, name, *, grid, block, args, **how):
         """Runs a kernel. Arrays (numpy, or torch on the CPU) are changed in place, numbers packed as parameters ask.
 
         Arrays lie between guard zones while the kernel runs, so that an access beyond one is seen.
+        `how` is what launch_packed takes: shared, seed, most_steps.
         """
         kernel = self.kernel(name)
         parameters, copies = _pack(kernel.parsed, args)
         try:
-            return self.launch_packed(name, grid=grid, block=block, parameters=parameters, shared=shared, seed=seed)
+            return self.launch_packed(name, grid=grid, block=block, parameters=parameters, **how)
         finally:
             for copy in copies:
                 copy.finish()

@@ -54,14 +54,14 @@ def _tensors(result):
     return (result,) if isinstance(result, torch.Tensor) else tuple(result)
 
 
-def every_case():
-    for dtype in FLOAT_DTYPES:
+def every_case(float_dtypes=FLOAT_DTYPES, code_dtypes=CODE_DTYPES):
+    for dtype in float_dtypes:
         yield from qparams_cases(dtype)
-        for code_dtype in CODE_DTYPES:
+        for code_dtype in code_dtypes:
             yield from elementwise_cases(dtype, code_dtype)
-    for dtype in CODE_DTYPES:
+    for dtype in code_dtypes:
         yield from sum_cases(dtype)
-        for b_dtype in CODE_DTYPES:
+        for b_dtype in code_dtypes:
             yield from matmul_cases(dtype, b_dtype)
 
 

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from .explanations import EXPLANATIONS
-from .rules import equivalent
+from .rules import equivalent, hole
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,6 +31,9 @@ def _judge(outcome, subject, explained):
     reason = equivalent(subject, outcome)
     if reason:
         return Judged(outcome, "equivalent", reason)
+    reason = hole(subject, outcome)
+    if reason:
+        return Judged(outcome, "known hole", reason)
     text = source_text(outcome.source)
     for explanation in EXPLANATIONS:
         use = (outcome.subject, explanation)

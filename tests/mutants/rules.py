@@ -17,6 +17,11 @@ from .cases import DEVICE
 from .operators import ACCESS, names_in
 
 
+def hole(subject, outcome):
+    """Why a survivor differs all the same, or None."""
+    return narrow_division(subject, outcome) if outcome.at >= 0 else None
+
+
 def equivalent(subject, outcome):
     """A reason, or None. `subject` has the kernel and its cases, `outcome` what changed."""
     for rule in RULES:
@@ -42,6 +47,28 @@ def decided_branch(subject, outcome):
     return None
 
 
+def same_for_every_thread(subject, outcome):
+    """A comparison that depends on the thread's number alone, and says the same of each as before."""
+    if outcome.operator != "widen compare":
+        return None
+    numbers = flow(subject).thread_slice(subject.kernel.instructions[outcome.at].operands[0])
+    blocks = {block for _, reach in subject.cases for block in reach.blocks}
+    if numbers is None or len(blocks) != 1:
+        return None
+    (block,) = blocks
+    changed = next(
+        mutant.new
+        for mutant in subject.mutants()
+        if (mutant.at, mutant.operator, mutant.change) == (outcome.at, outcome.operator, outcome.change)
+    )
+    name = changed.operands[0].name
+    before = [subject.kernel.instructions[number] for number in sorted(numbers)]
+    after = [changed if number == outcome.at else subject.kernel.instructions[number] for number in sorted(numbers)]
+    if for_every_thread(subject, before, name, block) == for_every_thread(subject, after, name, block):
+        return "the comparison says the same of every thread of the block"
+    return None
+
+
 # The division of 64-bit numbers: nvcc divides in 32 bits where both numbers have no more.
 HIGH_HALF = Immediate(-(1 << 32))
 
@@ -50,6 +77,13 @@ def slow_division(subject, outcome):
     """Always dividing in 64 bits gives the same quotient."""
     if outcome.operator == "drop guard" and outcome.change == "for no thread" and guards_division(subject, outcome.at):
         return "the division in 64 bits that is left gives the same quotient as the one in 32"
+    return None
+
+
+def narrow_division(subject, outcome):
+    """A hole: dividing in 32 bits differs only for numbers of 2^32 and more."""
+    if outcome.operator == "drop guard" and outcome.change == "for every thread" and guards_division(subject, outcome.at):
+        return "only work of 2^32 parts and more, which takes too long to emulate, needs the division in 64 bits"
     return None
 
 
@@ -110,7 +144,7 @@ def _meets_access(instructions, neighbours, start):
     return False
 
 
-RULES = (never_run, decided_branch, slow_division, idle_barrier)
+RULES = (never_run, decided_branch, same_for_every_thread, slow_division, idle_barrier)
 
 
 class Flow:
@@ -159,7 +193,8 @@ class Flow:
                 numbers = self.thread_slice(instruction.guard)
                 if numbers is None:
                     continue
-                values = for_every_thread(subject, sorted(numbers), instruction.guard.name, block)
+                making = [self.kernel.instructions[number] for number in sorted(numbers)]
+                values = for_every_thread(subject, making, instruction.guard.name, block)
                 if len(set(values)) == 1:
                     self.decided[at] = bool(values[0]) != instruction.guard_negated
 
@@ -207,7 +242,7 @@ STORE_PREDICATE = """
 """
 
 
-def for_every_thread(subject, numbers, predicate, block):
+def for_every_thread(subject, making, predicate, block):
     """What these instructions make of a predicate, thread by thread of a block along x."""
     module = Module.from_ptx(STORE_PREDICATE, DEVICE)
     shown = module.parsed.kernels["shown"]
@@ -216,7 +251,7 @@ def for_every_thread(subject, numbers, predicate, block):
         for each in shown.instructions
     ]
     shown.registers |= subject.kernel.registers
-    shown.instructions = [subject.kernel.instructions[number] for number in numbers] + end
+    shown.instructions = [*making, *end]
     values = np.zeros(block[0], np.int32)
     assert block[1:] == (1, 1) and module.launch("shown", grid=1, block=block, args=[values]).ok
     return values.tolist()

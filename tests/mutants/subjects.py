@@ -117,10 +117,10 @@ def triton_subjects():
 
 
 @cache
-def op_subjects():
-    """The kernels that quaver's ops launch, found by watching them."""
+def op_subjects(*dtypes):
+    """The kernels that quaver's ops launch, found by watching them; of some dtypes: those of floats, those of codes."""
     subjects = {}
-    for case in every_case():
+    for case in every_case(*dtypes):
         reached = {}
 
         def watch(module, name, *, block, shared=0, reached=reached, **how):
