@@ -140,6 +140,7 @@ def matmul_cases(a_dtype, b_dtype):
     for m in (10, 20, 40, 52):
         for n in (10, 20, 40, 52):
             yield OpCase("int8_matmul", *operands(m, n, 3))
+    yield OpCase("int8_matmul", *operands(100, 99, 3))
     for k in (5, 6, 7, 8):
         yield OpCase("int8_matmul", *operands(20, 50, k))
         yield OpCase("int8_matmul", *operands(50, 20, k))

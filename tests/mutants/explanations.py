@@ -82,7 +82,7 @@ TRITON = (
         "it was compiled for multiples of 16", most=2,
     ),
     Explanation(
-        "triton absmax.*", "drop condition", "", r"^and\.pred\s+%p\d+, %p(8|5),", r"%p(8|5)\b",
+        "triton absmax.*", "drop condition", "", r"^and\.pred\s+%p\d+, %p(8|5),", r"^%p(8|5) alone",
         "threads 1 to 3 store their own words again, which nobody reads",
     ),
     Explanation(

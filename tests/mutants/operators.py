@@ -70,8 +70,8 @@ def _shrunk_arrays(kernel):
 
 def last_name(symbol):
     """smem_a of _ZZN6quaver...E6smem_a."""
-    match = re.search(r"E\d*([a-z_]\w*)$", symbol)
-    return match.group(1) if symbol.startswith("_Z") and match else symbol
+    match = re.match(r"_Z.*E\d+([a-z_]\w*)$", symbol)
+    return match.group(1) if match else symbol
 
 
 # Which registers addresses are computed from.
@@ -187,7 +187,7 @@ def drop_condition(instruction, addresses):
     if instruction.opcode in ("and.pred", "or.pred"):
         to, *sources = instruction.operands
         for source in sources:
-            yield f"{source} alone", replace(instruction, opcode="mov.pred", operands=(to, source))
+            yield f"{source.name} alone", replace(instruction, opcode="mov.pred", operands=(to, source))
     joined = re.fullmatch(r"(setp\.\w+)\.(?:and|or|xor)(\.\w+)", instruction.opcode)
     if joined:
         yield "the comparison alone", replace(instruction, opcode="".join(joined.groups()), operands=instruction.operands[:-1])

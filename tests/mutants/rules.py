@@ -51,7 +51,7 @@ def same_for_every_thread(subject, outcome):
     """A comparison that depends on the thread's number alone, and says the same of each as before."""
     if outcome.operator != "widen compare":
         return None
-    numbers = flow(subject).thread_slice(subject.kernel.instructions[outcome.at].operands[0])
+    numbers = flow(subject).thread_slice(subject.kernel.instructions[outcome.at].operands[0], outcome.at + 1)
     blocks = {block for _, reach in subject.cases for block in reach.blocks}
     if numbers is None or len(blocks) != 1:
         return None
@@ -152,6 +152,7 @@ class Flow:
 
     def __init__(self, subject):
         self.kernel = subject.kernel
+        self.labels = set(subject.kernel.labels.values())
         self.makers = defaultdict(list)  # register -> numbers of the instructions that write it
         for at, instruction in enumerate(self.kernel.instructions):
             for name in names_in(instruction.operands[0]) if instruction.operands else ():
@@ -172,16 +173,28 @@ class Flow:
         only = self.kernel.instructions[makers[0]] if len(makers) == 1 else None
         return only if only is not None and only.guard is None else None
 
-    def thread_slice(self, operand):
-        """Numbers of the instructions that make a value of nothing but the thread's number; None where more goes in."""
+    def maker_before(self, name, at):
+        """The number of the instruction whose value of a register instruction `at` reads; None where it may vary."""
+        for number in range(at - 1, -1, -1):
+            if number + 1 in self.labels:
+                break
+            if number in self.makers.get(name, ()):
+                return number if self.kernel.instructions[number].guard is None else None
+        return self.makers[name][0] if self.only_maker(name) is not None else None
+
+    def thread_slice(self, operand, at):
+        """Numbers of the instructions that make what instruction `at` reads of nothing but the thread's number.
+
+        None where more goes in.
+        """
         if isinstance(operand, Immediate) or (isinstance(operand, Special) and operand.name.startswith("%tid")):
             return set()
-        maker = self.only_maker(operand.name) if isinstance(operand, Register) else None
-        if maker is None or not re.match(PURE, maker.opcode):
+        number = self.maker_before(operand.name, at) if isinstance(operand, Register) else None
+        if number is None or not re.match(PURE, self.kernel.instructions[number].opcode):
             return None
-        found = set(self.makers[operand.name])
-        for each in maker.operands[1:]:
-            further = self.thread_slice(each)
+        found = {number}
+        for each in self.kernel.instructions[number].operands[1:]:
+            further = self.thread_slice(each, number)
             if further is None:
                 return None
             found |= further
@@ -190,7 +203,7 @@ class Flow:
     def _decide(self, subject, block):
         for at, instruction in enumerate(self.kernel.instructions):
             if instruction.opcode.startswith("bra") and instruction.guard is not None:
-                numbers = self.thread_slice(instruction.guard)
+                numbers = self.thread_slice(instruction.guard, at)
                 if numbers is None:
                     continue
                 making = [self.kernel.instructions[number] for number in sorted(numbers)]

@@ -37,7 +37,7 @@ def try_mutant(subject, mutant):
     outcome = Outcome(
         subject.name, subject.family, mutant.operator, mutant.at, mutant.ptx, mutant.source, mutant.change
     )
-    cases = subject.cases_that_reach(mutant.at)
+    cases = subject.cases_for(mutant)
     outcome.reached = bool(cases)
     if not cases:
         return outcome
@@ -50,6 +50,7 @@ def try_mutant(subject, mutant):
         for case in cases:
             outcome.seen = what_shows(subject, case, trial, seed)
             if outcome.seen:
+                subject.latest = case
                 return outcome
     return outcome
 

@@ -43,6 +43,7 @@ class Subject:
     cases: list = field(default_factory=list)  # (case, its Reach)
     dynamic_shared: bool = False
     operators: tuple | None = None  # None: all
+    latest: object = None  # the case that saw the latest mutant; it is tried first, since neighbours are alike
 
     def mutants(self):
         for mutant in mutants_of(self.kernel, self.dynamic_shared):
@@ -59,7 +60,11 @@ class Subject:
     def most_steps(self):
         return 10000 + STEPS * max(reach.longest for _, reach in self.cases)
 
-    def cases_that_reach(self, at):
+    def cases_for(self, mutant):
+        """The cases to try, the most promising first."""
+        return sorted(self._cases_that_reach(mutant.at), key=lambda case: case is not self.latest)
+
+    def _cases_that_reach(self, at):
         """Those that run instruction `at`, or may: a guard that is always false leaves no trace, but its place does."""
         if at < 0:
             return [case for case, _ in self.cases]
