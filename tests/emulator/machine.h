@@ -91,7 +91,6 @@ enum Special {
   kNwarpid
 };
 
-
 // How a byte was accessed: atomic operations do not race with each other.
 inline constexpr uint8_t kPlain = 1, kAtomic = 2;
 

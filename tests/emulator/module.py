@@ -99,7 +99,7 @@ class Result:
 
 
 class Kernel:
-    """A parsed kernel, decoded for the machine. What it shares with `like`, a kernel decoded before, is taken from it."""
+    """A parsed kernel, decoded for the machine. What it shares with `like`, decoded before, is taken from there."""
 
     def __init__(self, parsed, module_variables, target, like=None):
         self.parsed = parsed

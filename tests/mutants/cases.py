@@ -1,4 +1,4 @@
-"""Calls of quaver's ops, small but with tails, odd sizes and misaligned pointers, that reach every branch of the kernels.
+"""Calls of quaver's ops: small, with tails, odd sizes and misaligned pointers, to reach every branch of the kernels.
 
 Each gives the reference's bits when its kernels are right; what it reaches is measured, and what nothing reaches is
 reported.
@@ -155,7 +155,7 @@ def matmul_cases(a_dtype, b_dtype):
 
 
 def signs_of_zero(a, b):
-    """Products that vanish keep their sign without a bias and lose it with one or through ReLU; a bias may be no number."""
+    """Products that vanish keep their sign, but not through a bias or ReLU; and a bias that is no number."""
     tiny = torch.tensor(1e-30)
     bias = torch.tensor([float("nan"), 0.5, float("inf")]).repeat(b.shape[1])[: b.shape[1]]
     for relu in (False, True):

@@ -38,15 +38,16 @@ TRITON = (
     Explanation("triton matmul_.*", "widen compare", STEPS, r"^setp\.(gt|lt)\.s32", "", MASKED_STEP, most=5),
     Explanation("triton matmul_.*", "drop guard", STEPS, r"^@%p\d+ bra", "for every thread", MASKED_STEP),
     Explanation(
-        "triton matmul_64x64x64_3", "drop condition", "tl.load", r"^selp\.b32.*, 0, %p(6|9);", "always", MASKED_STEP, most=8
+        "triton matmul_64x64x64_3", "drop condition", "tl.load", r"^selp\.b32.*, 0, %p(6|9);", "always",
+        MASKED_STEP, most=8,
     ),
     Explanation(
-        "triton matmul_128x64x64_4", "drop condition", "tl.load", r"^selp\.b32.*, 0, %p(5|7|10);", "always", MASKED_STEP,
-        most=9,
+        "triton matmul_128x64x64_4", "drop condition", "tl.load", r"^selp\.b32.*, 0, %p(5|7|10);", "always",
+        MASKED_STEP, most=9,
     ),
     Explanation(
-        "triton matmul_rows_64x64x32_2", "drop condition", "tl.load", r"^selp\.b32.*, 0, %p(3|7);", "always", MASKED_STEP,
-        most=5,
+        "triton matmul_rows_64x64x32_2", "drop condition", "tl.load", r"^selp\.b32.*, 0, %p(3|7);", "always",
+        MASKED_STEP, most=5,
     ),
     Explanation(
         "triton matmul_rows_64x64x32_2", "drop condition", "b_tile = tl.load", r"^selp\.b32.*, 0, %p(2|9);", "always",
@@ -86,7 +87,8 @@ TRITON = (
         "threads 1 to 3 store their own words again, which nobody reads",
     ),
     Explanation(
-        "triton quantize", "widen compare", "exact < 0", r"^setp\.lt\.f32", "", "at zero the size is 0, and so is -0", most=4
+        "triton quantize", "widen compare", "exact < 0", r"^setp\.lt\.f32", "",
+        "at zero the size is 0, and so is -0", most=4,
     ),
 )  # fmt: skip
 

@@ -117,7 +117,8 @@ def _is_constant(name, makers):
     if not re.match(r"(mov|add|cvta)\b", maker.opcode):
         return False
     return all(
-        isinstance(operand, (Immediate, Symbol)) or (isinstance(operand, Register) and _is_constant(operand.name, makers))
+        isinstance(operand, (Immediate, Symbol))
+        or (isinstance(operand, Register) and _is_constant(operand.name, makers))
         for operand in maker.operands[1:]
     )
 
@@ -190,7 +191,10 @@ def drop_condition(instruction, addresses):
             yield f"{source.name} alone", replace(instruction, opcode="mov.pred", operands=(to, source))
     joined = re.fullmatch(r"(setp\.\w+)\.(?:and|or|xor)(\.\w+)", instruction.opcode)
     if joined:
-        yield "the comparison alone", replace(instruction, opcode="".join(joined.groups()), operands=instruction.operands[:-1])
+        yield (
+            "the comparison alone",
+            replace(instruction, opcode="".join(joined.groups()), operands=instruction.operands[:-1]),
+        )
     if instruction.opcode.startswith("selp."):
         to, yes, no, _ = instruction.operands
         move = f"mov.{instruction.opcode.split('.')[1]}"

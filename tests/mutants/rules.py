@@ -52,10 +52,9 @@ def same_for_every_thread(subject, outcome):
     if outcome.operator != "widen compare":
         return None
     numbers = flow(subject).thread_slice(subject.kernel.instructions[outcome.at].operands[0], outcome.at + 1)
-    blocks = {block for _, reach in subject.cases for block in reach.blocks}
-    if numbers is None or len(blocks) != 1:
+    block = block_of(subject)
+    if numbers is None or block is None:
         return None
-    (block,) = blocks
     changed = next(
         mutant.new
         for mutant in subject.mutants()
@@ -82,7 +81,11 @@ def slow_division(subject, outcome):
 
 def narrow_division(subject, outcome):
     """A hole: dividing in 32 bits differs only for numbers of 2^32 and more."""
-    if outcome.operator == "drop guard" and outcome.change == "for every thread" and guards_division(subject, outcome.at):
+    if (
+        outcome.operator == "drop guard"
+        and outcome.change == "for every thread"
+        and guards_division(subject, outcome.at)
+    ):
         return "only work of 2^32 parts and more, which takes too long to emulate, needs the division in 64 bits"
     return None
 
@@ -102,7 +105,9 @@ def guards_division(subject, at):
     target = kernel.labels[branch.operands[0].name]
     slow = kernel.instructions[at + 1].opcode
     short = [each.opcode for each in kernel.instructions[target : target + 4]]
-    return re.fullmatch(r"(div|rem)\.[su]64", slow) is not None and any(re.match(r"(div|rem)\.u32", each) for each in short)
+    return re.fullmatch(r"(div|rem)\.[su]64", slow) is not None and any(
+        re.match(r"(div|rem)\.u32", each) for each in short
+    )
 
 
 def idle_barrier(subject, outcome):
@@ -158,9 +163,9 @@ class Flow:
             for name in names_in(instruction.operands[0]) if instruction.operands else ():
                 self.makers[name].append(at)
         self.decided = {}  # branch -> whether it is always taken
-        shapes = {block for _, reach in subject.cases for block in reach.blocks}
-        if len(shapes) == 1:
-            self._decide(subject, *shapes)
+        block = block_of(subject)
+        if block is not None:
+            self._decide(subject, block)
         self.after, self.before = defaultdict(list), defaultdict(list)
         for at, following in self._edges():
             self.after[at].append(following)
@@ -255,6 +260,12 @@ STORE_PREDICATE = """
 """
 
 
+def block_of(subject):
+    """The shape of every block of the kernel's launches, if it is one and has a single dimension."""
+    shapes = {block for _, reach in subject.cases for block in reach.blocks}
+    return next(iter(shapes)) if len(shapes) == 1 and all(block[1:] == (1, 1) for block in shapes) else None
+
+
 def for_every_thread(subject, making, predicate, block):
     """What these instructions make of a predicate, thread by thread of a block along x."""
     module = Module.from_ptx(STORE_PREDICATE, DEVICE)
@@ -266,7 +277,7 @@ def for_every_thread(subject, making, predicate, block):
     shown.registers |= subject.kernel.registers
     shown.instructions = [*making, *end]
     values = np.zeros(block[0], np.int32)
-    assert block[1:] == (1, 1) and module.launch("shown", grid=1, block=block, args=[values]).ok
+    assert module.launch("shown", grid=1, block=block, args=[values]).ok
     return values.tolist()
 
 

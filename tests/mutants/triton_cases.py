@@ -6,12 +6,20 @@ import numpy as np
 
 from tests import triton_kernels
 
-
 # Last rows and columns in every part of a tile, tails of K in every stage, stages used three times, and no K at all.
 MATMUL_SIZES = (
     *((m, 16, 16) for m in (1, 10, 20, 28, 36, 50, 60, 72, 88, 104, 120)),
     *((16, n, 16) for n in (32, 48, 64)),
-    *((40, 48, 48), (16, 16, 0), (130, 16, 16), (10, 48, 80), (70, 16, 144), (40, 64, 208), (100, 80, 528), (65, 144, 64)),
+    *(
+        (40, 48, 48),
+        (16, 16, 0),
+        (130, 16, 16),
+        (10, 48, 80),
+        (70, 16, 144),
+        (40, 64, 208),
+        (100, 80, 528),
+        (65, 144, 64),
+    ),
 )
 
 
