@@ -109,6 +109,34 @@ def test_blocks_race_in_global_memory():
     assert kinds(run(reads, grid=2, seed=5)[0]) == {"race between blocks"}
 
 
+def test_threads_of_a_block_race_in_global_memory():
+    """Two threads that store to one place, and a thread that reads what another stored; a barrier orders both."""
+    both = "st.global.u32 [%rd1], %r1;"
+    assert kinds(run(both)[0]) == {"race within a block"}
+    one = f"setp.eq.u32 %p1, %r1, 0; @%p1 {both}"
+    assert run(one)[0].ok
+    last = "setp.eq.u32 %p2, %r1, 63; BARRIER @%p2 "
+    for again in (both, "ld.global.u32 %r3, [%rd1];"):
+        assert kinds(run(one + last.replace("BARRIER", "") + again)[0]) == {"race within a block"}
+        assert run(one + last.replace("BARRIER", "bar.sync 0;") + again)[0].ok
+
+
+def test_an_address_at_the_end_of_all_memory():
+    """Its last byte's address is a small number again."""
+    body = "mov.b64 %rd4, -4; {} ; st.global.u32 [%rd2], %r3;"
+    for access in ("ld.shared.u32 %r3, [%rd4]", "ld.local.u32 %r3, [%rd4]", "ld.param.u32 %r3, [%rd4]"):
+        assert kinds(run(body.format(access), SHARED)[0]) == {"out of bounds"}
+    assert kinds(run("mov.b64 %rd4, -4; st.shared.u32 [%rd4], %r1;", SHARED)[0]) == {"out of bounds"}
+
+
+def test_a_launch_that_never_ends_is_given_up():
+    x = np.zeros(1024, np.int32)
+    endless = Module.from_ptx(kernel("AGAIN: bra AGAIN;"), "sm_80")
+    result = endless.launch("k", grid=3, block=64, args=[x], most_steps=1000)
+    assert kinds(result) == {"too many steps"}
+    assert Module.from_ptx(kernel(""), "sm_80").launch("k", grid=3, block=64, args=[x], most_steps=1000).ok
+
+
 def test_divergent_barrier():
     body = "setp.lt.u32 %p1, %r1, 7; @%p1 bra AWAY; bar.sync 0; AWAY:"
     assert "divergent barrier" in kinds(run(body)[0])

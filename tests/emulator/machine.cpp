@@ -31,7 +31,8 @@ void Machine::run() {
   std::vector<uint32_t> order(blocks);
   for (uint64_t i = 0; i < blocks; ++i) order[i] = static_cast<uint32_t>(i);
   if (launch.seed != 0) std::shuffle(order.begin(), order.end(), random);
-  for (const uint32_t index : order) run_block(index);
+  for (const uint32_t index : order)
+    if (!given_up()) run_block(index);
 }
 
 void Machine::start_warps(Block& block, uint32_t index) {
@@ -126,6 +127,11 @@ void Machine::run_block(uint32_t index) {
     }
     const size_t pick = launch.seed == 0 ? 0 : random() % ready.size();
     step(block, block.warps[ready[pick]], launch.seed == 0 ? kLongestTurn : 1 + random() % kLongestTurn);
+    if (given_up()) {
+      report("too many steps", block.warps[ready[pick]], 0, 0,
+             "not done after " + std::to_string(launch.most_steps) + " instructions of warps");
+      return;
+    }
   }
   if (!explain_deadlock(block)) explain_unfinished(block);
 }

@@ -114,12 +114,29 @@ enum Special {
   kClusterNctarank
 };
 
+// How a byte was accessed: atomic operations do not race with each other.
+inline constexpr uint8_t kPlain = 1, kAtomic = 2;
+
+// An access to a byte of shared memory, for the race check.
+struct Mark {
+  uint32_t clock = 0;  // of the warp, 0: none
+  uint8_t lane = 0;    // kLanes: several
+  uint8_t kinds = 0;
+};
+
+// A thread's store to a byte of global memory, for the race check within its block.
+struct Store {
+  Mark mark;
+  uint8_t warp = 0;
+};
+
 // A device allocation: host memory that kernels may touch, with what is known of each byte.
 struct Allocation {
   uint64_t begin = 0;
   uint64_t end = 0;
   std::vector<uint8_t> written;          // empty: all of it holds data
   std::vector<uint64_t> writer, reader;  // launch << 32 | block + 1, of the last access; kept for small allocations
+  std::vector<Store> store;              // the last, within the block of `writer`
 };
 
 class GlobalMemory {
@@ -136,16 +153,6 @@ class GlobalMemory {
 };
 
 GlobalMemory& global_memory();
-
-// How a byte was accessed: atomic operations do not race with each other.
-inline constexpr uint8_t kPlain = 1, kAtomic = 2;
-
-// An access to a byte of shared memory, for the race check.
-struct Mark {
-  uint32_t clock = 0;  // of the warp, 0: none
-  uint8_t lane = 0;    // kLanes: several
-  uint8_t kinds = 0;
-};
 
 struct SharedByte {
   Mark write;           // of stores
@@ -234,6 +241,7 @@ struct Launch {
   std::array<uint32_t, 3> block{1, 1, 1};
   uint32_t dynamic_shared = 0;
   uint64_t seed = 0;
+  uint64_t most_steps = 0;  // warp instructions after which it is given up; 0: it may take as long as it likes
   std::vector<uint8_t> parameters;
 };
 
@@ -251,6 +259,7 @@ struct Machine {
   void report(const char* kind, const Warp& warp, int lane, uint64_t address, std::string words);
 
  private:
+  bool given_up() const { return launch.most_steps != 0 && executed > launch.most_steps; }
   void run_block(uint32_t index);
   void start_warps(Block& block, uint32_t index);
   void step(Block& block, Warp& warp, int quantum);

@@ -48,6 +48,11 @@ Allocation* GlobalMemory::find(uint64_t address) {
 
 namespace {
 
+// Also for addresses so large that their end wraps around.
+bool within(uint64_t address, int size, uint64_t end) {
+  return address <= end && static_cast<uint64_t>(size) <= end - address;
+}
+
 bool aligned(Warp& warp, int lane, uint64_t address, int size, const char* space) {
   if (address % size == 0) return true;
   warp.machine->report("misaligned access", warp, lane, address,
@@ -83,7 +88,42 @@ void keep_stamps(Allocation& allocation) {
   if (allocation.writer.empty()) {
     allocation.writer.assign(allocation.end - allocation.begin, 0);
     allocation.reader.assign(allocation.end - allocation.begin, 0);
+    allocation.store.assign(allocation.end - allocation.begin, {});
   }
+}
+
+// Out of line: asked for every byte, the rest of `ordered` answers nearly always.
+[[gnu::noinline]] bool ordered_by_mbarriers(const Warp& warp, int lane, int actor, const Mark& earlier) {
+  return is_before(earlier.clock, earlier.lane, warp.known, actor) ||
+         (lane != kLanes && is_before(earlier.clock, earlier.lane, warp.known_to_lane[lane], actor));
+}
+
+// Whether an earlier access of `actor` is ordered before what this lane does now.
+[[gnu::always_inline]] inline bool ordered(const Warp& warp, int lane, int actor, const Mark& earlier) {
+  if (earlier.clock == 0) return true;
+  if (actor == warp.index) {
+    if ((earlier.lane == lane && lane != kLanes) || earlier.clock < warp.synced) return true;
+  } else if (actor < warp.block->actors && earlier.clock < warp.known.actors[actor]) {
+    return true;
+  }
+  return ordered_by_mbarriers(warp, lane, actor, earlier);
+}
+
+std::string by_whom(const Block& block, int actor, int lane) {
+  const int warps = static_cast<int>(block.warps.size());
+  if (actor >= block.actors) return "a bulk copy";
+  if (actor >= warps) return "wgmma of warpgroup " + std::to_string(actor - warps);
+  return lane == kLanes ? "warp " + std::to_string(actor) : "thread " + std::to_string(actor * kLanes + lane);
+}
+
+// What another thread of this block stored to the byte, with no barrier since; reported.
+bool races_within_block(Warp& warp, int lane, const Allocation& allocation, uint64_t at, uint64_t mine,
+                        const char* what) {
+  const Store& store = allocation.store[at];
+  if (allocation.writer[at] != mine || ordered(warp, lane, store.warp, store.mark)) return false;
+  warp.machine->report("race within a block", warp, lane, allocation.begin + at,
+                       what + by_whom(*warp.block, store.warp, store.mark.lane) + " wrote, with no barrier between");
+  return true;
 }
 
 }  // namespace
@@ -106,6 +146,7 @@ bool load_global(Warp& warp, int lane, uint64_t address, int size, void* value) 
       warp.machine->report("race between blocks", warp, lane, address + i, "read of what another block wrote");
       break;
     }
+    if (races_within_block(warp, lane, *allocation, first + i, mine, "read of what ")) break;
     allocation->reader[first + i] = mine;
   }
   std::memcpy(value, reinterpret_cast<const void*>(address), size);
@@ -123,7 +164,9 @@ bool store_global(Warp& warp, int lane, uint64_t address, int size, const void* 
       warp.machine->report("race between blocks", warp, lane, address + i, "write to what another block used");
       break;
     }
+    if (races_within_block(warp, lane, *allocation, first + i, mine, "write to what ")) break;
     allocation->writer[first + i] = mine;
+    allocation->store[first + i] = {{warp.clock, static_cast<uint8_t>(lane)}, static_cast<uint8_t>(warp.index)};
   }
   if (!allocation->written.empty()) std::fill_n(allocation->written.begin() + first, size, uint8_t{1});
   std::memcpy(reinterpret_cast<void*>(address), value, size);
@@ -155,26 +198,9 @@ void* atomic_global(Warp& warp, int lane, uint64_t address, int size) {
 
 namespace {
 
-// Out of line: asked for every byte, the rest of `ordered` answers nearly always.
-[[gnu::noinline]] bool ordered_by_mbarriers(const Warp& warp, int lane, int actor, const Mark& earlier) {
-  return is_before(earlier.clock, earlier.lane, warp.known, actor) ||
-         (lane != kLanes && is_before(earlier.clock, earlier.lane, warp.known_to_lane[lane], actor));
-}
-
-// Whether an earlier access of `actor` is ordered before what this lane does now.
-[[gnu::always_inline]] inline bool ordered(const Warp& warp, int lane, int actor, const Mark& earlier) {
-  if (earlier.clock == 0) return true;
-  if (actor == warp.index) {
-    if ((earlier.lane == lane && lane != kLanes) || earlier.clock < warp.synced) return true;
-  } else if (actor < warp.block->actors && earlier.clock < warp.known.actors[actor]) {
-    return true;
-  }
-  return ordered_by_mbarriers(warp, lane, actor, earlier);
-}
-
 bool shared_in_bounds(Warp& warp, int lane, uint64_t address, int size) {
   if (!aligned(warp, lane, address, size, "shared")) return false;
-  if (address + size <= warp.block->shared.size()) return true;
+  if (within(address, size, warp.block->shared.size())) return true;
   warp.machine->report(
       "out of bounds", warp, lane, address,
       "shared access of " + std::to_string(size) + " bytes in " + std::to_string(warp.block->shared.size()));
@@ -187,13 +213,6 @@ void mark_use(Mark& mark, const Warp& warp, int lane, uint8_t kind) {
   mark.lane = static_cast<uint8_t>(before && mark.lane != lane ? kLanes : lane);
   mark.kinds = static_cast<uint8_t>(before ? mark.kinds | kind : kind);
   mark.clock = warp.clock;
-}
-
-std::string by_whom(const Block& block, int actor, int lane) {
-  const int warps = static_cast<int>(block.warps.size());
-  if (actor >= block.actors) return "a bulk copy";
-  if (actor >= warps) return "wgmma of warpgroup " + std::to_string(actor - warps);
-  return lane == kLanes ? "warp " + std::to_string(actor) : "thread " + std::to_string(actor * kLanes + lane);
 }
 
 constexpr char kInFlight[] = "asynchronous copy not waited for";
@@ -413,7 +432,7 @@ bool load_local(Warp& warp, int lane, uint64_t address, int size, void* value) {
   std::memset(value, 0, size);
   const uint64_t bytes = warp.machine->program.local_bytes;
   if (!aligned(warp, lane, address, size, "local")) return false;
-  if (address + size > bytes) {
+  if (!within(address, size, bytes)) {
     warp.machine->report("out of bounds", warp, lane, address, "local access");
     return false;
   }
@@ -424,7 +443,7 @@ bool load_local(Warp& warp, int lane, uint64_t address, int size, void* value) {
 bool store_local(Warp& warp, int lane, uint64_t address, int size, const void* value) {
   const uint64_t bytes = warp.machine->program.local_bytes;
   if (!aligned(warp, lane, address, size, "local")) return false;
-  if (address + size > bytes) {
+  if (!within(address, size, bytes)) {
     warp.machine->report("out of bounds", warp, lane, address, "local access");
     return false;
   }
@@ -436,7 +455,7 @@ bool load_param(Warp& warp, int lane, uint64_t address, int size, void* value) {
   std::memset(value, 0, size);
   const std::vector<uint8_t>& parameters = warp.machine->launch.parameters;
   if (!aligned(warp, lane, address, size, "parameter")) return false;
-  if (address + size > parameters.size()) {
+  if (!within(address, size, parameters.size())) {
     warp.machine->report("out of bounds", warp, lane, address, "parameter access");
     return false;
   }

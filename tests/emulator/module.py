@@ -83,15 +83,18 @@ class Result:
 
 
 class Kernel:
-    """A parsed kernel, decoded for the machine."""
+    """A parsed kernel, decoded for the machine. What it shares with `like`, decoded before, is taken from there."""
 
-    def __init__(self, parsed, module_variables, target):
+    def __init__(self, parsed, module_variables, target, like=None):
         self.parsed = parsed
         self.static_reports = list(contractible_pairs(parsed))
         registers, self.counts = _number_registers(parsed)
         symbols, self.static_shared, local_bytes = _place_variables(parsed, module_variables)
-        context = Context(registers, symbols, target)
-        self.lowered = [isa.lower(instruction, context) for instruction in parsed.instructions]
+        self.context = Context(registers, symbols, target)
+        known = {}
+        if like is not None and like.context == self.context:
+            known = dict(zip(map(id, like.parsed.instructions), like.lowered, strict=True))
+        self.lowered = [known.get(id(each)) or isa.lower(each, self.context) for each in parsed.instructions]
         build.require({each.signature: each.source for each in self.lowered if each.source})
         decoded = []
         for instruction, lowered in zip(parsed.instructions, self.lowered, strict=True):
@@ -224,30 +227,32 @@ class Module:
             self._kernels[name] = Kernel(self.parsed.kernels[name], self.parsed.variables, self.target)
         return self._kernels[name]
 
-    def launch(self, name, *, grid, block, args, shared=0, seed=0):
+    def launch(self, name, *, grid, block, args, **how):
         """Runs a kernel. Arrays (numpy, or torch on the CPU) are changed in place, numbers packed as parameters ask.
 
         Arrays lie between guard zones while the kernel runs, so that an access beyond one is seen.
+        `how` is what launch_packed takes: shared, seed, most_steps.
         """
         kernel = self.kernel(name)
         parameters, copies = _pack(kernel.parsed, args)
         try:
-            return self.launch_packed(name, grid=grid, block=block, parameters=parameters, shared=shared, seed=seed)
+            return self.launch_packed(name, grid=grid, block=block, parameters=parameters, **how)
         finally:
             for copy in copies:
                 copy.finish()
 
-    def launch_packed(self, name, *, grid, block, parameters, shared=0, most_shared=None, seed=0):
+    def launch_packed(self, name, *, grid, block, parameters, shared=0, most_shared=None, seed=0, most_steps=0):
         """Runs a kernel on parameters as bytes, with pointers to registered allocations.
 
-        `most_shared` is the shared memory that the kernel was opted in to; left out, all that the device has.
+        `most_shared` is the shared memory that the kernel was opted in to; left out, all that the device has. With
+        `most_steps`, a launch of more warp instructions is given up and reported.
         """
         kernel = self.kernel(name)
         grid, block = _three(grid), _three(block)
         if most_shared is None:
             most_shared = self.device.shared_per_block
         self._check_launch(kernel, grid, block, shared, most_shared)
-        raw = build.machine().run(kernel.program, grid, block, shared, parameters, seed)
+        raw = build.machine().run(kernel.program, grid, block, shared, parameters, seed, most_steps)
         return _result(kernel, raw)
 
     def _check_launch(self, kernel, grid, block, shared, most_shared):

@@ -1,0 +1,181 @@
+"""Calls of quaver's ops: small, with tails, odd sizes and misaligned pointers, to reach every branch of the kernels.
+
+Each gives the reference's bits when its kernels are right; what it reaches is measured, and what nothing reaches is
+reported.
+"""
+
+from functools import cached_property
+
+import torch
+
+from quaver import reference
+from tests.cases import (
+    CODE_DTYPES,
+    EDGE_VALUES,
+    FLOAT_DTYPES,
+    GRANULARITIES,
+    assert_bits,
+    codes,
+    layouts,
+    normal,
+    scales,
+    zero_points,
+)
+from tests.emulator import emulated
+
+DEVICE = "sm_80"
+
+
+class OpCase:
+    """One call of an op, compared with the reference. With `blocks`, its grids are cut to so many: kernels stride."""
+
+    def __init__(self, op, *args, blocks=None, **kwargs):
+        self.op, self.args, self.blocks, self.kwargs = op, args, blocks, kwargs
+
+    @cached_property
+    def expected(self):
+        return _tensors(getattr(reference, self.op)(*self.args, **self.kwargs))
+
+    def run(self, launch, seed):
+        """Raises what a test would: a report, different bits, an op's error. Kernels run as `launch` has it."""
+
+        def cut(module, name, *, grid, **how):
+            if self.blocks is not None:
+                grid = (min(grid[0], self.blocks), *grid[1:])
+            return launch(module, name, grid=grid, **how)
+
+        with emulated.launched_by(cut), emulated.device(DEVICE, seed=seed):
+            actual = getattr(emulated.ops(), self.op)(*self.args, **self.kwargs)
+        for got, wanted in zip(_tensors(actual), self.expected, strict=True):
+            assert_bits(got, wanted)
+
+
+def _tensors(result):
+    return (result,) if isinstance(result, torch.Tensor) else tuple(result)
+
+
+def every_case(float_dtypes=FLOAT_DTYPES, code_dtypes=CODE_DTYPES):
+    for dtype in float_dtypes:
+        yield from qparams_cases(dtype)
+        for code_dtype in code_dtypes:
+            yield from elementwise_cases(dtype, code_dtype)
+    for dtype in code_dtypes:
+        yield from sum_cases(dtype)
+        for b_dtype in code_dtypes:
+            yield from matmul_cases(dtype, b_dtype)
+
+
+def granularities():
+    """Those of every rank that have elements."""
+    for shape, scale_shape in GRANULARITIES:
+        if 0 not in shape:
+            yield shape, scale_shape if len(scale_shape) == len(shape) else (1,) * len(shape)
+
+
+def qparams_cases(dtype):
+    for shape, scale_shape in granularities():
+        for symmetric in (True, False):
+            yield OpCase("choose_qparams", normal(*shape, dtype=dtype), scale_shape, symmetric=symmetric)
+    edges = EDGE_VALUES.to(dtype).repeat(7, 1)
+    for symmetric in (True, False):
+        yield OpCase("choose_qparams", edges, (7, 1), symmetric=symmetric)
+        yield OpCase("choose_qparams", torch.zeros(3, 70, dtype=dtype), (3, 1), symmetric=symmetric)
+    yield OpCase("choose_qparams", edges[:, :20], (1, 20), symmetric=False, eps=0.25)
+    long = normal(9, 300, dtype=dtype)
+    for _, x in layouts(long):
+        for scale_shape in ((1, 1), (9, 1), (1, 300), (9, 3)):
+            for symmetric in (True, False):
+                yield OpCase("dynamic_quantize", x, scale_shape, symmetric=symmetric, return_row_sum=True)
+    yield OpCase("dynamic_quantize", long, (9, 1), symmetric=False, return_row_sum=True, blocks=2)
+    yield OpCase("dynamic_quantize", long, (1, 300), symmetric=False, blocks=2)
+    yield OpCase("dynamic_quantize", long[:, :0], (9, 1), symmetric=False, return_row_sum=True)
+
+
+def elementwise_cases(dtype, code_dtype):
+    for shape, scale_shape in granularities():
+        x, q, scale = normal(*shape, dtype=dtype), codes(*shape, dtype=code_dtype), scales(*scale_shape)
+        zero_point = zero_points(*scale_shape, dtype=code_dtype)
+        for mode in ("onnx", "affine"):
+            yield OpCase("quantize", x, scale, zero_point, dtype=code_dtype, mode=mode)
+        yield OpCase("dequantize", q, scale, zero_point, dtype=dtype)
+    long, q = normal(9, 300, dtype=dtype), codes(9, 300, dtype=code_dtype)
+    zero_point = zero_points(9, 1, dtype=code_dtype)
+    for mode in ("onnx", "affine"):
+        edges = EDGE_VALUES.to(dtype)
+        for scale in (1.0, 0.1, 1e-30):
+            yield OpCase("quantize", edges, torch.tensor(scale), dtype=code_dtype, mode=mode)
+        yield OpCase("quantize", long, scales(9, 1), dtype=code_dtype, mode=mode, q_min=1, q_max=100)
+        yield OpCase("quantize", long, scales(9, 1), zero_point, dtype=code_dtype, mode=mode, blocks=2)
+        for _, x in layouts(normal(2, 3, 5, 7, dtype=dtype)):
+            yield OpCase("quantize", x, scales(2, 1, 5, 1), dtype=code_dtype, mode=mode)
+    yield OpCase("dequantize", q, scales(9, 1), dtype=dtype)
+    yield OpCase("dequantize", q, scales(9, 1), zero_point, dtype=dtype, blocks=2)
+    for _, x in layouts(codes(2, 3, 5, 7, dtype=code_dtype)):
+        yield OpCase("dequantize", x, scales(2, 1, 5, 1), dtype=dtype)
+
+
+def sum_cases(dtype):
+    """The sums of rows and columns that a matmul with zero points computes first."""
+    zero_point = torch.tensor(5, dtype=torch.int32)
+    for k in (1, 300):
+        a, b = codes(7, k, dtype=dtype), codes(k, 5, dtype=dtype)
+        for x, y in ((a, b), (codes(k, 7, dtype=dtype).t(), codes(5, k, dtype=dtype).t())):
+            yield OpCase("int8_matmul", x, y, a_zero_point=zero_point, b_zero_point=zero_point)
+    yield OpCase("int8_matmul", a, b, a_zero_point=zero_point, b_zero_point=zero_point, blocks=2)
+    batch = (2, 3, 2, 2)
+    a, b = codes(*batch, 3, 9, dtype=dtype)[:, :, :, 1:], codes(*batch, 9, 2, dtype=dtype)[:, :2]
+    yield OpCase("int8_matmul", a[:, :2], b[:, :, :, 1:], a_zero_point=zero_point, b_zero_point=zero_point)
+
+
+def matmul_cases(a_dtype, b_dtype):
+    """Parts of tiles in every direction, both layouts of each side, every result, every argument given or not."""
+
+    def operands(m, n, k, b_is_weight=True, a_rows=True):
+        a = codes(m, k, dtype=a_dtype) if a_rows else codes(k, m, dtype=a_dtype).t()
+        return a, codes(n, k, dtype=b_dtype, seed=1).t() if b_is_weight else codes(k, n, dtype=b_dtype, seed=1)
+
+    yield OpCase("int8_matmul", *operands(1, 1, 1))
+    yield OpCase("int8_matmul", *operands(5, 2, 0))
+    # A thread has four rows and four columns, 16 apart: a tile's last row and column fall to each of them in turn.
+    for m in (10, 20, 40, 52):
+        for n in (10, 20, 40, 52):
+            yield OpCase("int8_matmul", *operands(m, n, 3))
+    yield OpCase("int8_matmul", *operands(100, 99, 3))
+    for k in (5, 6, 7, 8):
+        yield OpCase("int8_matmul", *operands(20, 50, k))
+        yield OpCase("int8_matmul", *operands(50, 20, k))
+    yield OpCase("int8_matmul", *operands(65, 63, 33))
+    yield OpCase("int8_matmul", *operands(63, 66, 35, b_is_weight=False, a_rows=False))
+    yield OpCase("int8_matmul", *operands(66, 65, 34), blocks=2)
+    yield from signs_of_zero(*operands(52, 54, 3))
+    yield from epilogue_cases((), 50, 54, a_dtype, b_dtype)
+    yield from epilogue_cases((2,), 51, 52, a_dtype, b_dtype)
+    for dims in (2, 3, 4):
+        yield from epilogue_cases((2,) * dims, 3, 2, a_dtype, b_dtype)
+
+
+def signs_of_zero(a, b):
+    """Products that vanish keep their sign, but not through a bias or ReLU; and a bias that is no number."""
+    tiny = torch.tensor(1e-30)
+    bias = torch.tensor([float("nan"), 0.5, float("inf")]).repeat(b.shape[1])[: b.shape[1]]
+    for relu in (False, True):
+        yield OpCase("int8_matmul_dequantize", a, b, tiny, tiny, relu=relu)
+        yield OpCase("int8_matmul_requantize", a, b, scales(), scales(), scales(), relu=relu, bias=bias)
+
+
+def epilogue_cases(batch, m, n, a_dtype, b_dtype, k=5):
+    a, b = codes(*batch, m, k, dtype=a_dtype), codes(*batch, k, n, dtype=b_dtype)
+    a_zero_point, b_zero_point = zero_points(*batch, m, 1, dtype=a_dtype), zero_points(*batch, 1, n, dtype=b_dtype)
+    a_sum, b_sum = a.sum(-1, True, dtype=torch.int32), b.sum(-2, True, dtype=torch.int32)
+    a_scale, b_scale = scales(*batch, m, 1), scales(*batch, 1, n)
+    bias = normal(2 * n)[::2]
+    points = {"a_zero_point": a_zero_point, "b_zero_point": b_zero_point, "a_sum": a_sum, "b_sum": b_sum}
+    yield OpCase("int8_matmul", a, b, **points)
+    for dtype in FLOAT_DTYPES:
+        yield OpCase("int8_matmul_dequantize", a, b, a_scale, b_scale, bias=bias, dtype=dtype)
+    yield OpCase("int8_matmul_dequantize", a, b, a_scale, b_scale, relu=True, **points)
+    for dtype in CODE_DTYPES:
+        out = {"out_zero_point": zero_points(*batch, 1, n, dtype=dtype), "dtype": dtype}
+        out_scale = 64 * scales(*batch, 1, n, seed=5)
+        yield OpCase("int8_matmul_requantize", a, b, a_scale, b_scale, out_scale, bias=bias, **out, **points)
+    yield OpCase("int8_matmul_requantize", a, b, a_scale, b_scale, scales(), q_min=-5, q_max=5)

@@ -1,0 +1,120 @@
+"""Survivors that are explained one by one: equivalent for a reason that no rule finds, or holes that stay open."""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Fits by what a compiler's whims leave alone: never by a line's number or a register's."""
+
+    kernel: str  # a regular expression for the whole name of the kernel's family
+    operator: str
+    source: str  # part of the source line's text; "" fits any
+    ptx: str  # a regular expression found in the PTX line; "" fits any
+    change: str  # a regular expression found in what changes; "" fits any
+    reason: str
+    most: int = 1  # how many survivors of one kernel it may explain, so that it hides no other
+    verdict: str = "equivalent"  # or "known hole"
+
+    def fits(self, outcome, source_text):
+        return (
+            re.fullmatch(self.kernel, outcome.family) is not None
+            and self.operator == outcome.operator
+            and self.source in source_text
+            and re.search(self.ptx, outcome.ptx) is not None
+            and re.search(self.change, outcome.change) is not None
+        )
+
+
+STEPS = "for first in range(0, k, tile_k)"
+MASKED_STEP = (
+    "a step, or a copy ahead, of a tile that is all beyond K: the masks of its own rows leave nothing to read and "
+    "fill it with zeros, which add nothing"
+)
+PIPELINED = "triton matmul_(64x64x64_3|128x64x64_4)"
+
+TRITON = (
+    Explanation("triton matmul_.*", "widen compare", STEPS, r"^setp\.(gt|lt)\.s32", "", MASKED_STEP, most=5),
+    Explanation("triton matmul_.*", "drop guard", STEPS, r"^@%p\d+ bra", "for every thread", MASKED_STEP),
+    Explanation(
+        "triton matmul_64x64x64_3", "drop condition", "tl.load", r"^selp\.b32.*, 0, %p(6|9);", "always",
+        MASKED_STEP, most=8,
+    ),
+    Explanation(
+        "triton matmul_128x64x64_4", "drop condition", "tl.load", r"^selp\.b32.*, 0, %p(5|7|10);", "always",
+        MASKED_STEP, most=9,
+    ),
+    Explanation(
+        "triton matmul_rows_64x64x32_2", "drop condition", "tl.load", r"^selp\.b32.*, 0, %p(3|7);", "always",
+        MASKED_STEP, most=5,
+    ),
+    Explanation(
+        "triton matmul_rows_64x64x32_2", "drop condition", "b_tile = tl.load", r"^selp\.b32.*, 0, %p(2|9);", "always",
+        "the first 16 rows of b's tile are never beyond K: the kernel was compiled for K a multiple of 16", most=2,
+    ),
+    Explanation(
+        "triton matmul_rows_64x64x32_2", "widen compare", "b_tile = tl.load", r"^setp\.lt\.s32", "",
+        "the first 16 rows of b's tile are never at K: the kernel was compiled for K a multiple of 16", most=2,
+    ),
+    Explanation(
+        PIPELINED, "delete commit", "a_tile = tl.load", "", "",
+        "the first group becomes part of the second, and both are waited for together",
+    ),
+    Explanation(
+        "triton matmul_rows_64x64x32_2", "delete commit", "a_tile = tl.load", "", "",
+        "a's group becomes part of b's, which follows it, and both are waited for together", most=2,
+    ),
+    Explanation(
+        PIPELINED, "delete barrier", "a_tile = tl.load", "", "",
+        "before the first wait nothing has been read, and copies of different stages write different places", most=2,
+    ),
+    Explanation(
+        "triton matmul_64x64x64_3", "weaken wait", STEPS, r"wait_group\s+0", "",
+        "the last group fills a stage of b with zeros, behind the 8,192 bytes that the stores of c go through",
+    ),
+    Explanation(
+        "triton absmax.*", "drop guard", "for first in range(0, n, tile)", r"bra", "for no thread",
+        "with n = 0 the loop runs once, and its masks leave nothing to read",
+    ),
+    Explanation(
+        "triton absmax.*", "widen compare", "for first in range(0, n, tile)", r"^setp\.lt", "",
+        "a step more, whose masks leave nothing to read; before the loop, n = 1, which float16's kernel does not take: "
+        "it was compiled for multiples of 16", most=2,
+    ),
+    Explanation(
+        "triton absmax.*", "drop condition", "", r"^and\.pred\s+%p\d+, %p(8|5),", r"^%p(8|5) alone",
+        "threads 1 to 3 store their own words again, which nobody reads",
+    ),
+    Explanation(
+        "triton quantize", "widen compare", "exact < 0", r"^setp\.lt\.f32", "",
+        "at zero the size is 0, and so is -0", most=4,
+    ),
+)  # fmt: skip
+
+SIMT = "matmul_simt_kernel"
+TILES = "for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x)"
+K_STEPS = "for (int64_t k = 0; k < problem.k; k += Tile::kK)"
+WORDS = "for (int i = threadIdx.x; i < kLines * SimtTile::kWords; i += kThreads)"
+GRID = "the launcher never starts more blocks than there are tiles"
+NO_K = "a step more, at K or with K = 0: every word is masked to zeros, which add nothing"
+TWO_WORDS = "a thread loads two words of a tile, both of them in the loop's one round: it never goes back"
+
+MATMUL_SIMT = (
+    Explanation(SIMT, "widen compare", TILES, r"^setp\.ge", "", GRID),
+    Explanation(SIMT, "drop guard", TILES, r"^@%p\d+ bra", "for no thread", GRID),
+    Explanation(SIMT, "drop guard", K_STEPS, r"^@%p\d+ bra", "for no thread", NO_K),
+    Explanation(SIMT, "widen compare", K_STEPS, r"^setp\.lt", "", NO_K),
+    Explanation(SIMT, "drop guard", WORDS, r"^@%p\d+ bra", "for no thread", TWO_WORDS, most=2),
+    Explanation(SIMT, "widen index", WORDS, r"^add\.s32 .*, 512;", "512 -> 513", TWO_WORDS, most=2),
+    Explanation(
+        SIMT, "drop guard", "if (dim < problem.batch_dims)", r"^@%p\d+ bra", "for no thread",
+        "the strides of batch dimensions that are not there are 0, whatever the index in them",
+    ),
+    Explanation(
+        SIMT, "shrink shared", "", r"^\.shared smem_[ab]$", "2172 of 2176",
+        "the last four words of a tile are padding, which nobody touches", most=2,
+    ),
+)  # fmt: skip
+
+EXPLANATIONS = (*TRITON, *MATMUL_SIMT)
