@@ -28,6 +28,7 @@ PARAMETERS = (
     ((9, 77), (1, 77)),
     ((6, 64), (3, 64)),
     ((3, 40, 5), (1, 40, 1)),
+    ((4, 1024), (4, 1)),  # as many elements as a block has: one more block has none, and no parameters to read
 )
 
 

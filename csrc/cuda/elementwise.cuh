@@ -46,11 +46,11 @@ struct SharedWork {
   using Result = Vector<typename Operation::Result, kVector>;
   const Operation& operation;
   const RoundFinder finder;
-  int32_t round = 0;  // whose parameters `shared` holds
+  int32_t round = -1;  // whose parameters `shared` holds
   typename Operation::Shared shared;
 
   __device__ __forceinline__ SharedWork(const Operation& operation, const Parameters& parameters, int64_t first_element)
-      : operation(operation), finder(parameters, first_element), shared(of_round({0, 0, 0})) {}
+      : operation(operation), finder(parameters, first_element) {}
 
   __device__ __forceinline__ typename Operation::Shared of_round(const RoundPlace& place) const {
     const ParameterPointers pointers(finder, place);
@@ -58,7 +58,6 @@ struct SharedWork {
   }
 
   __device__ __forceinline__ Result result(const Source& source, const Span<kElementwiseTensors>& span) {
-    if (finder.parameters.one_round()) return operation.convert(source, shared);
     const RoundPlace place = finder.place(span.beyond);
     if (place.round != round) shared = of_round(place);
     round = place.round;
