@@ -71,12 +71,14 @@ Program make_program(const std::string& kernel, const std::vector<Decoded>& deco
 }
 
 py::dict run(const Program& program, std::array<uint32_t, 3> grid, std::array<uint32_t, 3> block,
-             uint32_t dynamic_shared, const py::bytes& parameters, uint64_t seed, uint64_t most_steps) {
+             uint32_t dynamic_shared, const py::bytes& parameters, uint64_t seed, uint64_t first_block,
+             uint64_t most_steps) {
   Launch launch;
   launch.grid = grid;
   launch.block = block;
   launch.dynamic_shared = dynamic_shared;
   launch.seed = seed;
+  launch.first_block = first_block;
   launch.most_steps = most_steps;
   const std::string bytes = parameters;
   launch.parameters.assign(bytes.begin(), bytes.end());

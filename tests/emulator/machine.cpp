@@ -28,8 +28,8 @@ void Machine::report(const char* kind, const Warp& warp, int lane, uint64_t addr
 
 void Machine::run() {
   const uint64_t blocks = static_cast<uint64_t>(launch.grid[0]) * launch.grid[1] * launch.grid[2];
-  std::vector<uint32_t> order(blocks);
-  for (uint64_t i = 0; i < blocks; ++i) order[i] = static_cast<uint32_t>(i);
+  std::vector<uint32_t> order;
+  for (uint64_t i = launch.first_block; i < blocks; ++i) order.push_back(static_cast<uint32_t>(i));
   if (launch.seed != 0) std::shuffle(order.begin(), order.end(), random);
   for (const uint32_t index : order)
     if (!given_up()) run_block(index);

@@ -135,7 +135,7 @@ struct Allocation {
   uint64_t begin = 0;
   uint64_t end = 0;
   std::vector<uint8_t> written;          // empty: all of it holds data
-  std::vector<uint64_t> writer, reader;  // launch << 32 | block + 1, of the last access; kept for small allocations
+  std::vector<uint64_t> writer, reader;  // launch << 32 | block + 1, of the last access; empty where kept by none
   std::vector<Store> store;              // the last, within the block of `writer`
 };
 
@@ -241,7 +241,8 @@ struct Launch {
   std::array<uint32_t, 3> block{1, 1, 1};
   uint32_t dynamic_shared = 0;
   uint64_t seed = 0;
-  uint64_t most_steps = 0;  // warp instructions after which it is given up; 0: it may take as long as it likes
+  uint64_t first_block = 0;  // those before it are left out
+  uint64_t most_steps = 0;   // warp instructions after which it is given up; 0: it may take as long as it likes
   std::vector<uint8_t> parameters;
 };
 

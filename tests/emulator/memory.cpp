@@ -84,12 +84,19 @@ bool is_foreign_to_atomic(uint64_t stamp, uint64_t mine) {
   return (stamp & kAtomicStamp) == 0 && is_foreign(stamp, mine);
 }
 
-void keep_stamps(Allocation& allocation) {
+// Who touched each byte takes many times the byte's own size: allocations of more than 256 MiB go without, and so
+// without the checks for races.
+constexpr uint64_t kLargestStamped = 256ull << 20;
+
+bool keep_stamps(Allocation& allocation) {
+  const uint64_t size = allocation.end - allocation.begin;
+  if (size > kLargestStamped) return false;
   if (allocation.writer.empty()) {
-    allocation.writer.assign(allocation.end - allocation.begin, 0);
-    allocation.reader.assign(allocation.end - allocation.begin, 0);
-    allocation.store.assign(allocation.end - allocation.begin, {});
+    allocation.writer.assign(size, 0);
+    allocation.reader.assign(size, 0);
+    allocation.store.assign(size, {});
   }
+  return true;
 }
 
 // Out of line: asked for every byte, the rest of `ordered` answers nearly always.
@@ -134,14 +141,14 @@ bool load_global(Warp& warp, int lane, uint64_t address, int size, void* value) 
   if (allocation == nullptr) return false;
   const uint64_t first = address - allocation->begin;
   const uint64_t mine = stamp_of(warp);
-  keep_stamps(*allocation);
+  const bool stamped = keep_stamps(*allocation);
   for (int i = 0; i < size; ++i) {
     if (!allocation->written.empty() && !allocation->written[first + i]) {
       warp.machine->report("uninitialized read", warp, lane, address + i, "global memory that nothing wrote");
       break;
     }
   }
-  for (int i = 0; i < size; ++i) {
+  for (int i = 0; stamped && i < size; ++i) {
     if (is_foreign(allocation->writer[first + i], mine)) {
       warp.machine->report("race between blocks", warp, lane, address + i, "read of what another block wrote");
       break;
@@ -158,8 +165,8 @@ bool store_global(Warp& warp, int lane, uint64_t address, int size, const void* 
   if (allocation == nullptr) return false;
   const uint64_t first = address - allocation->begin;
   const uint64_t mine = stamp_of(warp);
-  keep_stamps(*allocation);
-  for (int i = 0; i < size; ++i) {
+  const bool stamped = keep_stamps(*allocation);
+  for (int i = 0; stamped && i < size; ++i) {
     if (is_foreign(allocation->writer[first + i], mine) || is_foreign(allocation->reader[first + i], mine)) {
       warp.machine->report("race between blocks", warp, lane, address + i, "write to what another block used");
       break;
@@ -178,14 +185,15 @@ void* atomic_global(Warp& warp, int lane, uint64_t address, int size) {
   if (allocation == nullptr) return nullptr;
   const uint64_t first = address - allocation->begin;
   const uint64_t mine = stamp_of(warp);
-  keep_stamps(*allocation);
+  const bool stamped = keep_stamps(*allocation);
   bool reported = false;
   for (int i = 0; i < size; ++i) {
-    uint64_t& writer = allocation->writer[first + i];
     if (!reported && !allocation->written.empty() && !allocation->written[first + i]) {
       warp.machine->report("uninitialized read", warp, lane, address + i, "atomic on global memory that nothing wrote");
       reported = true;
     }
+    if (!stamped) continue;
+    uint64_t& writer = allocation->writer[first + i];
     if (!reported && (is_foreign_to_atomic(writer, mine) || is_foreign(allocation->reader[first + i], mine))) {
       warp.machine->report("race between blocks", warp, lane, address + i,
                            "atomic on what another block used without one");

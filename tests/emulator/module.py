@@ -231,7 +231,7 @@ class Module:
         """Runs a kernel. Arrays (numpy, or torch on the CPU) are changed in place, numbers packed as parameters ask.
 
         Arrays lie between guard zones while the kernel runs, so that an access beyond one is seen.
-        `how` is what launch_packed takes: shared, seed, most_steps.
+        `how` is what launch_packed takes: shared, seed, first_block, most_steps.
         """
         kernel = self.kernel(name)
         parameters, copies = _pack(kernel.parsed, args)
@@ -241,18 +241,21 @@ class Module:
             for copy in copies:
                 copy.finish()
 
-    def launch_packed(self, name, *, grid, block, parameters, shared=0, most_shared=None, seed=0, most_steps=0):
+    def launch_packed(
+        self, name, *, grid, block, parameters, shared=0, most_shared=None, seed=0, first_block=0, most_steps=0
+    ):
         """Runs a kernel on parameters as bytes, with pointers to registered allocations.
 
-        `most_shared` is the shared memory that the kernel was opted in to; left out, all that the device has. With
-        `most_steps`, a launch of more warp instructions is given up and reported.
+        `most_shared` is the shared memory that the kernel was opted in to; left out, all that the device has. Blocks
+        before `first_block` are left out. With `most_steps`, a launch of more warp instructions is given up and
+        reported.
         """
         kernel = self.kernel(name)
         grid, block = _three(grid), _three(block)
         if most_shared is None:
             most_shared = self.device.shared_per_block
         self._check_launch(kernel, grid, block, shared, most_shared)
-        raw = build.machine().run(kernel.program, grid, block, shared, parameters, seed, most_steps)
+        raw = build.machine().run(kernel.program, grid, block, shared, parameters, seed, first_block, most_steps)
         return _result(kernel, raw)
 
     def _check_launch(self, kernel, grid, block, shared, most_shared):
