@@ -62,6 +62,7 @@ ELEMENTWISE = (
     ("per channel 1 of NCHW", (2, 16, 28, 28), (1, 16, 1, 1), None),
     ("per group of 128", (64, 1024), (64, 8), None),
     ("per channel 0, odd rows", (64, 1021), (64, 1), None),
+    ("per channel 1, odd rows", (64, 1021), (1, 1021), None),
     ("per channel 1 of NCHW, odd images", (2, 32, 31, 31), (1, 32, 1, 1), None),
     ("per tensor, misaligned", (64, 1024), (1, 1), misaligned),
     ("per channel 0, transposed", (64, 1024), (64, 1), transposed),
