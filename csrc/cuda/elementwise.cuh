@@ -2,8 +2,8 @@
 // vector by vector together with the parameters of their blocks.
 //
 // Bytes in flight: reading 3.35 TB/s (H100 SXM) with some 700 ns of latency needs 2.3 MB under way, 18 KB for each of
-// its 132 multiprocessors. 768 threads with kTogether vectors of 16 bytes ask for 24 KB or more where x is read; where
-// codes are read, which are at most a third of the traffic, for 6 KB or more.
+// its 132 multiprocessors. 768 threads with 16 elements each ask for 24 or 48 KB where x is read; where codes are read,
+// which are at most a third of the traffic, for 12 KB.
 #pragma once
 
 #include "arith.h"

@@ -7,23 +7,20 @@
 //
 // is q1 = x / s rounded to nearest. Why: write s = S * 2^i with 2^23 <= S < 2^24, and measure in units of q0's last
 // place.
+//
 //  - r differs from 1 / s by a share of at most S * 2^-48, since its significand is 2^24 / S, not 1. The rest makes up
-//  for
-//    it, so q0 differs from x / s by less than 1/2 + 2^-22; e is a small multiple of the last places of q0 and s:
-//    exact.
+//    for it, so q0 differs from x / s by less than 1/2 + 2^-22; e is a small multiple of the last places of q0 and s,
+//    and exact.
 //  - So q1 is x / s, moved by at most |x / s - q0| * S * 2^-48, and then rounded. This could only go wrong if the way
-//  led
-//    across a midpoint m of two neighbouring floats. Let D = |x / s - m|, in which case q0 is one of the two neighbours
-//    and |x / s - q0| <= 1/2 + D.
-//  - x - m * s is an integer multiple of half the last places' product, and not 0: an m of 25 significant bits, the
-//  last of
-//    them 1, times s has more significant bits than x. So D >= 1 / (2 S).
-//  - The way is shorter than D: (1/2 + D) * S * 2^-48 < D, because S <= 2^24 - 1. [Markstein 1990] has the theorem.
+//    led across a midpoint m of two neighbouring floats. Let D = |x / s - m|: then q0 is one of the two neighbours, and
+//    |x / s - q0| <= 1/2 + D.
+//  - x - m * s is a multiple of half the product of the last places, and not 0: an m of 25 significant bits, the last
+//    of them 1, times s has more significant bits than x. So D >= 1 / (2 S).
+//  - The way is shorter than D: (1/2 + D) * S * 2^-48 < D, because S <= 2^24 - 1. ARITHMETIC.md (2) names the theorem.
 //
 // This holds while nothing overflows and e is no less than the smallest float. So s and x are multiplied by a power of
-// 2 that brings s near 1, and x is cut to what the codes' range needs, which also takes in an x that has become
-// infinite. An x that has lost bits below the normal floats is so small that no code depends on them, as any x with |x
-// / s| < 2^-40.
+// 2 that brings s near 1, and x is cut to what the codes' range needs, also an x that has become infinite. An x that
+// has lost bits below the normal floats is so small that no code depends on them, as any x with |x / s| < 2^-40.
 #pragma once
 
 #include "arith.h"

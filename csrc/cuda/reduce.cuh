@@ -2,8 +2,8 @@
 // Both are exact in any order, so that no split of the work changes a bit.
 //
 // A result's elements are neighbours in memory ("along": the rows of a matrix), or neighbours belong to different
-// results
-// ("across": its columns). Where results are few, several blocks make parts of each, and a second launch joins them.
+// results ("across": its columns). Where results are few, several blocks make parts of each, and a second launch joins
+// them.
 //
 // Bytes in flight: an H100 needs 18 KB for each multiprocessor (elementwise.cuh). A thread asks for kUnroll vectors of
 // 16 bytes at once, 768 threads for 48 KB.
@@ -172,8 +172,7 @@ __global__ void __launch_bounds__(kThreads) reduce_along_kernel(const AlongPlan 
 
 // kVector neighbouring elements belong to as many results; 1 for any strides.
 //   shared memory   smem_state: [kWarps][kVector][kPitch]. Warps write lane by lane; threads read result by result,
-//   whose
-//                   kVector rows kPitch sets apart so that a warp's reads meet no bank twice.
+//                   whose kVector rows kPitch sets apart so that a warp's reads meet no bank twice.
 template <int kVector, class Operation>
 __global__ void __launch_bounds__(kThreads) reduce_across_kernel(const AcrossPlan plan, const Operation operation) {
   using Element = typename Operation::Element;
