@@ -11,7 +11,7 @@ import pytest
 
 from tests.emulator import Module
 from tests.test_emulator_hopper_triton import described
-from tests.test_emulator_triton import SCRATCH, product, random_codes, text
+from tests.triton_kernels import SCRATCH, product, random_codes, text
 
 # file -> (tile of M, tile of N, tile of K, stages)
 KERNELS = {"sm90_roles_128x64x64_3": (128, 64, 64, 3), "sm90_roles_64x64x128_2": (64, 64, 128, 2)}

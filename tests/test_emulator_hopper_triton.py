@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.emulator import Module, tensor_map
-from tests.test_emulator_triton import SCRATCH, product, random_codes, text
+from tests.triton_kernels import SCRATCH, product, random_codes, text
 
 # file -> (tile of M, tile of N, tile of K, warps, stages)
 POINTERS = {
