@@ -1,0 +1,209 @@
+"""Survivors of quantize's, dequantize's and dynamic_quantize's kernels."""
+
+from .explanation import Explanation
+
+QUANTIZE = "quantize_kernel of (vectors|each)"
+DEQUANTIZE = "dequantize_kernel of (vectors|each)"
+VECTORS = "(de)?quantize_kernel of vectors"
+EACH = "(de)?quantize_kernel of each"
+RUNS = "(de)?quantize_kernel of (vectors|each)"
+DYNAMIC = "dynamic_quantize_kernel"
+WALKS = "((de)?quantize_kernel of (vectors|each|elements)|dynamic_quantize_kernel)"
+
+LOOPS = "for (int loop = loops - 1; loop >= 0; --loop) {"
+REST = "const int64_t rest = loop > 0 ? size[loop].quotient(index) : 0;"
+ONE = "if (divisor == 1) return n;"
+FIELD = r"\[%rd\d+\+\d+\]"  # of the plan, at a place that the compiler knows
+
+WALK = (
+    Explanation(
+        WALKS, "drop guard", ONE, "", "for no thread",
+        "loops of one round are left out of nests, and a run has two vectors or more, a round as many elements as a "
+        "vector: no divisor is 1",
+        most=40,
+    ),
+    Explanation(
+        WALKS, "drop guard", LOOPS, "", "for no thread",
+        "without loops the only index is 0, which adds 0 times whatever stride", most=20,
+    ),
+    Explanation(
+        WALKS, "widen compare", LOOPS, r"^setp\.gt\.s32", "gt -> ge",
+        "a step more, beyond the outermost loop, where the index that is left is 0, which adds nothing", most=20,
+    ),
+    Explanation(
+        WALKS, "drop guard", REST, "", "for no thread",
+        "in the outermost loop the index is less than the size, and the division gives 0, too", most=20,
+    ),
+)  # fmt: skip
+
+FIRST = "a vector's first element is of its first round"
+FIRST_AT = "of the first element, which lies 0 strides from itself"
+SAME = "saves work: of parameters that do not change within a round the place is multiplied by 0"
+FIRST_ROUND = (
+    "a block's first round is but where the block's own rounds are counted from: an earlier one serves as well, up to "
+    "2^31 elements"
+)
+ONE_ROUND = "parameters of one round: every way to find it gives round 0, and within a round the stride is 0"
+PARAMETERS = (
+    Explanation(
+        VECTORS, "drop guard", "if (finder.parameters.one_round()) return", "", "for no thread",
+        "saves work: place() gives round 0, whose parameters are there, and no end before the vector's", most=4,
+    ),
+    Explanation(RUNS, "widen index", "one_round() const", "", "", ONE_ROUND, most=4),
+    Explanation(RUNS, "widen index", "same_in_round() const", "", "", SAME, most=2),
+    Explanation(RUNS, "drop condition", "if (!parameters.same_everywhere())", "", "alone|always", SAME, most=2),
+    Explanation(
+        EACH, "drop guard", "if (parameters.one_round()) return {0", "", "for no thread",
+        "saves work: the only round is no longer than short numbers go, and ends no earlier than a vector", most=12,
+    ),
+    Explanation(
+        EACH, "widen index", "place.at * parameters.scale_stride", "", "",
+        "of the later round, which is read from its start or not at all", most=8,
+    ),
+    Explanation(
+        EACH, "widen index", "finder.place(beyond + min(place.left, count - 1))", r"^add", "-1 -> 0",
+        "a later round that has none of the vector's elements is not read", most=4,
+    ),
+    Explanation(
+        EACH, "drop guard", "for (int i = 0; i < kVector; ++i) {", "", "for no thread",
+        "reads the parameters of one element more, which are there, and are not used", most=16,
+    ),
+    Explanation(EACH, "widen compare", "is_here = i < place.left", r", 0;", "gt -> ge", FIRST, most=4),
+    Explanation(EACH, "drop condition", "at = is_here ? i : i - place.left", "", "always", FIRST, most=4),
+    Explanation(EACH, "drop condition", "(is_here ? here.", "", "always", FIRST, most=8),
+    Explanation(EACH, "widen index", "(is_here ? here.", r"^ld\.param", "", FIRST_AT, most=8),
+    Explanation(EACH, "widen scale", "(is_here ? here.", "", "", FIRST_AT, most=8),
+    Explanation(
+        VECTORS, "widen index", "place.at * parameters.scale_stride", "", "",
+        "within a round both strides are 0 in this plan", most=4,
+    ),
+    Explanation(
+        RUNS, "drop guard", "zero_point = parameters.zero_point == nullptr", "", "for no thread",
+        "without zero points their strides are 0, and null plus 0 is null", most=16,
+    ),
+    Explanation(
+        VECTORS, "drop guard", "if (place.round != round) shared", "", "for no thread",
+        "saves work: the same parameters again", most=4,
+    ),
+    Explanation(
+        RUNS, "widen index", ONE, FIELD, "",
+        "the shift that stands after the divisor is 1 for a divisor of 2 alone, and rounds are no shorter than vectors",
+        most=16,
+    ),
+    Explanation(
+        RUNS, "drop guard", "if (!parameters.one_round()) first_round", "", "for",
+        FIRST_ROUND, most=2, verdict="known hole",
+    ),
+    Explanation(
+        RUNS, "widen index", "__umul64hi(static_cast<uint64_t>(n), magic)", FIELD, "",
+        FIRST_ROUND, most=4, verdict="known hole",
+    ),
+    Explanation(
+        RUNS, "widen index", "__umul64hi(static_cast<uint64_t>(n), magic)", "^add", "-1 -> 0",
+        FIRST_ROUND, most=2, verdict="known hole",
+    ),
+)  # fmt: skip
+
+JOINED = "joined.put(i, i < place.left ? result.get(i) : later.get(i))"
+LAST = (
+    "where rounds are joined, the last element of a whole vector is of the second, and a part's last ones are nobody's"
+)
+JOINS = (
+    Explanation(VECTORS, "widen compare", JOINED, r"^setp\.gt\.s32 .*, 0;", "gt -> ge", FIRST, most=4),
+    Explanation(VECTORS, "drop condition", JOINED, "", "always", FIRST, most=4),
+    Explanation(VECTORS, "drop condition", JOINED, "", "never", LAST, most=4),
+)
+
+BOUNDARY = "at the limit itself both factors keep everything in range, and the codes are the same"
+QUOTIENTS = (
+    Explanation(
+        "quantize_kernel of (vectors|columns)|dynamic_quantize_kernel", "widen compare",
+        "factor = given < kSmall ? kRaise", "", "", BOUNDARY, most=18,
+    ),
+)  # fmt: skip
+
+ONE_BY_ONE = "saves work: a whole vector goes one element at a time as well"
+WIDE = "vectors are cut where the wide operand is aligned: a whole one is one access, and never goes by elements"
+LOAD = "if (count == kCount && misalignment<kCount>(from) == 0) return load_vector"
+STORE = "if (count == kCount && misalignment<kCount>(to) == 0) return store_vector"
+BIG = "only a run of 2^30 elements and more needs numbers that are not counted from the block's first run"
+TO = "if (i < count) to[i] = vector.get(i);"
+PUT = "if (i < count) vector.put(i, from[i]);"
+SPANS = (
+    Explanation(QUANTIZE, "drop guard", LOAD, "", "for every thread", ONE_BY_ONE, most=8),
+    Explanation(QUANTIZE, "drop guard", LOAD, "", "for no thread", WIDE, most=4),
+    Explanation(QUANTIZE, "drop guard", PUT, "", "for every thread", WIDE, most=4),
+    Explanation(QUANTIZE, "widen compare", PUT, r", 4;", "", WIDE, most=4),
+    Explanation(QUANTIZE, "widen index", PUT, r"\+12\]", "", WIDE, most=4),
+    Explanation(RUNS, "drop guard", STORE, "", "for", ONE_BY_ONE, most=8),
+    Explanation(DEQUANTIZE, "drop guard", LOAD, "", "for", ONE_BY_ONE, most=8),
+    Explanation(DEQUANTIZE, "drop guard", TO, "", "for every thread", WIDE, most=2),
+    Explanation(DEQUANTIZE, "widen compare", TO, r", 8;", "", WIDE, most=2),
+    Explanation(DEQUANTIZE, "widen index", TO, r"\+14\]", "", WIDE, most=2),
+    Explanation(
+        EACH, "widen index", "span.count = max(min(number * kVector + kVector, high) - from, 0);", r"^add\.s32", "",
+        "a whole vector that counts one element more goes one element at a time", most=3,
+    ),
+    Explanation(
+        RUNS, "drop guard", "run = runs.runs == 1 ? 0", "", "for",
+        "of one run the number is 0, and " + FIRST_ROUND, most=2, verdict="known hole",
+    ),
+    Explanation(
+        RUNS, "drop guard", "return runs.runs == 1 ? span_of_one_run", "", "for no thread",
+        BIG, most=4, verdict="known hole",
+    ),
+    Explanation(
+        RUNS, "widen index", "return runs.runs == 1 ? span_of_one_run", "", "",
+        BIG, most=4, verdict="known hole",
+    ),
+)  # fmt: skip
+
+ROWS = "for (int64_t first = static_cast<int64_t>(blockIdx.x) * at_once"
+GRID = "the launcher never starts more blocks than there are rows for"
+NO_ROWS = "a step more, whose rows are all beyond the last: they have no elements and no results"
+JOIN = "for (int apart = farthest / 2; apart >= nearest; apart /= 2)"
+ROW_BY_ROW = (
+    Explanation(DYNAMIC, "drop guard", ROWS, "", "for no thread", GRID),
+    Explanation(DYNAMIC, "widen compare", ROWS, r"^setp\.ge", "", GRID),
+    Explanation(DYNAMIC, "widen compare", ROWS, r"^setp\.lt", "", NO_ROWS),
+    Explanation(
+        DYNAMIC, "drop condition", "if (row < plan.count) {", r"^or\.pred", "alone",
+        "without loops over rows the only row is row 0, whose offsets are 0 whatever the stride",
+    ),
+    Explanation(
+        DYNAMIC, "drop guard", "if (row_sum != nullptr) join_warps", "", "for no thread",
+        "saves work: the sums are joined, and stored nowhere",
+    ),
+    Explanation(
+        DYNAMIC, "drop guard", "if (warps == 1) return;", "", "for no thread",
+        "saves work: the state of a single warp comes back from shared memory as it was", most=2,
+    ),
+    Explanation(
+        DYNAMIC, "drop guard", JOIN, "", "for no thread",
+        "the first step is always made: here there are two warps or more", most=2,
+    ),
+    Explanation(
+        DYNAMIC, "widen compare", JOIN, r"^setp\.gt\.s32 .*, 3;", "gt -> ge",
+        "what is compared is a power of 2, and never 3", most=2,
+    ),
+    Explanation(
+        DYNAMIC, "delete barrier", "__syncthreads();  // before the next states overwrite these", "", "",
+        "of sums: before the next ones are written, the next ranges are joined, which has barriers of its own",
+    ),
+    Explanation(
+        DYNAMIC, "widen compare", "is_finite(float a)", r"^setp\.gtu\.f32 .*, 0f7F7FFFFF;", "",
+        "no bfloat16 and no difference of two is the largest float", most=40,
+    ),
+    Explanation(DYNAMIC, "drop guard", LOAD, "", "for every thread", ONE_BY_ONE, most=8),
+    Explanation(DYNAMIC, "drop guard", LOAD, "", "for no thread", WIDE, most=4),
+    Explanation(DYNAMIC, "drop guard", PUT, "", "for every thread", WIDE, most=4),
+    Explanation(DYNAMIC, "widen compare", PUT, r", [48];", "", WIDE, most=4),
+    Explanation(DYNAMIC, "widen index", PUT, r"\+1[24]\]", "", WIDE, most=4),
+    Explanation(DYNAMIC, "drop guard", STORE, "", "for", ONE_BY_ONE, most=8),
+    Explanation(
+        DYNAMIC, "drop guard", TO, "", "for no thread",
+        "vectors without elements have been left out: the first element is always there", most=4,
+    ),
+)  # fmt: skip
+
+ELEMENTWISE = (*ROW_BY_ROW, *WALK, *PARAMETERS, *JOINS, *QUOTIENTS, *SPANS)
