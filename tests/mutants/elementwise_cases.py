@@ -63,6 +63,8 @@ def quantize_cases(dtype):
         yield OpCase("quantize", x, scale)
     x, scale = near_ties(90, 65, dtype, exponents=(-126, 126))
     yield OpCase("quantize", x, scale)
+    x, scale = near_ties(300, 13, dtype, exponents=(-126,))
+    yield OpCase("quantize", x, scale)
     x, scale = near_ties(68, 40, dtype)
     yield OpCase("quantize", x.t().contiguous(), scale.t())
     yield OpCase("quantize", every_second(normal(3, 600, dtype=dtype)), scales(3, 1), blocks=2)
@@ -108,7 +110,9 @@ def operands(make):
     for scale in (scales(1, 65)[:, 1:], scales(1, 128)[:, ::2]):
         yield x, scale, None
         yield x, scale.contiguous(), zero_points(1, 128)[:, ::2]
+    yield make(5, 1001), scales(5, 1), None
     # Scales and zero points that lie in memory each in its own way
+    yield make(90, 4, 13), scales(90, 5, 1)[:, 1:], zero_points(90, 4, 1)
     yield make(70, 77), scales(70, 79)[:, 1:78], zero_points(70, 77)
     yield make(3, 2, 90, 9), scales(3, 3, 91, 11)[:, 1:, 1:, 1:10], zero_points(3, 2, 90, 9)
     yield make(5, 2, 3)[..., ::2], scales(5, 2, 3)[..., ::2], zero_points(5, 2, 2)

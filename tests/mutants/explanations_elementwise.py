@@ -40,8 +40,8 @@ FIRST = "a vector's first element is of its first round"
 FIRST_AT = "of the first element, which lies 0 strides from itself"
 SAME = "saves work: of parameters that do not change within a round the place is multiplied by 0"
 FIRST_ROUND = (
-    "a block's first round is but where the block's own rounds are counted from: an earlier one serves as well, up to "
-    "2^31 elements"
+    "a block's first run and round are but where its own ones are counted from: earlier ones serve as well, up to 2^31 "
+    "elements"
 )
 ONE_ROUND = "parameters of one round: every way to find it gives round 0, and within a round the stride is 0"
 PARAMETERS = (
@@ -91,8 +91,12 @@ PARAMETERS = (
         most=16,
     ),
     Explanation(
-        RUNS, "drop guard", "if (!parameters.one_round()) first_round", "", "for",
-        FIRST_ROUND, most=2, verdict="known hole",
+        RUNS, "drop guard", "if (!parameters.one_round()) first_round", "", "for no thread",
+        "the only round is as long as everything, and the division gives 0",
+    ),
+    Explanation(
+        RUNS, "drop guard", "if (!parameters.one_round()) first_round", "", "for every thread",
+        FIRST_ROUND, verdict="known hole",
     ),
     Explanation(
         RUNS, "widen index", "__umul64hi(static_cast<uint64_t>(n), magic)", FIELD, "",
@@ -100,9 +104,32 @@ PARAMETERS = (
     ),
     Explanation(
         RUNS, "widen index", "__umul64hi(static_cast<uint64_t>(n), magic)", "^add", "-1 -> 0",
-        FIRST_ROUND, most=2, verdict="known hole",
+        FIRST_ROUND, most=3, verdict="known hole",
     ),
 )  # fmt: skip
+
+BASE = (
+    "in many runs a block's first element is but where its places are counted from: one that is a few elements off "
+    "differs only if a round starts with the block, inside of a run that is not aligned by as many"
+)
+
+
+def base(operator, source, ptx="", change="", most=1):
+    return Explanation(RUNS, operator, source, ptx, change, BASE, most, "known hole")
+
+
+BLOCKS = (
+    base("widen scale", "begin = vector * kVector - misalignment"),
+    base("drop guard", ONE, change="for every thread"),
+    base("widen index", ONE, r"\[%rd\d+\+-8\]"),
+    base("widen index", "__umul64hi(static_cast<uint64_t>(n), magic)", r"\[%rd\d+(\+-16)?\]", most=2),
+    base("drop guard", REST, change="for every thread"),
+    base("widen index", REST, r"^add", "-1 -> 0"),
+    base("widen scale", REST, r"^mul", most=2),
+    base("widen compare", LOOPS, r"^setp\.lt", "lt -> le"),
+    base("widen index", "step = index - rest", r"\[%rd\d+\+-8\]"),
+    base("widen index", "offset[i] += step * stride[loop][i]", most=2),
+)
 
 JOINED = "joined.put(i, i < place.left ? result.get(i) : later.get(i))"
 LAST = (
@@ -112,6 +139,7 @@ JOINS = (
     Explanation(VECTORS, "widen compare", JOINED, r"^setp\.gt\.s32 .*, 0;", "gt -> ge", FIRST, most=4),
     Explanation(VECTORS, "drop condition", JOINED, "", "always", FIRST, most=4),
     Explanation(VECTORS, "drop condition", JOINED, "", "never", LAST, most=4),
+    Explanation(VECTORS, "drop guard", JOINED, "", "for no thread", LAST, most=2),
 )
 
 BOUNDARY = "at the limit itself both factors keep everything in range, and the codes are the same"
@@ -145,8 +173,12 @@ SPANS = (
         "a whole vector that counts one element more goes one element at a time", most=3,
     ),
     Explanation(
-        RUNS, "drop guard", "run = runs.runs == 1 ? 0", "", "for",
-        "of one run the number is 0, and " + FIRST_ROUND, most=2, verdict="known hole",
+        RUNS, "drop guard", "run = runs.runs == 1 ? 0", "", "for no thread",
+        "the only run has all vectors, and the division gives 0",
+    ),
+    Explanation(
+        RUNS, "drop guard", "run = runs.runs == 1 ? 0", "", "for every thread",
+        FIRST_ROUND, verdict="known hole",
     ),
     Explanation(
         RUNS, "drop guard", "return runs.runs == 1 ? span_of_one_run", "", "for no thread",
@@ -206,4 +238,4 @@ ROW_BY_ROW = (
     ),
 )  # fmt: skip
 
-ELEMENTWISE = (*ROW_BY_ROW, *WALK, *PARAMETERS, *JOINS, *QUOTIENTS, *SPANS)
+ELEMENTWISE = (*ROW_BY_ROW, *WALK, *PARAMETERS, *BLOCKS, *JOINS, *QUOTIENTS, *SPANS)
