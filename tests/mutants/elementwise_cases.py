@@ -38,11 +38,17 @@ EACH = (
     ((600, 9), (1, 9)),
     *(((rows, 41), (1, 41)) for rows in (36, 60, 82)),  # the last run is in each of a thread's vectors
 )
-COLUMNS = (((9, 128), (1, 128)), ((40, 132), (1, 132)), ((70, 260), (1, 260)), ((8200, 4), (1, 4)))
+# The last row is in each of the four that a thread reads at once; more than 8,192 rows make it go round again.
+COLUMNS = (
+    *(((rows, 128), (1, 128)) for rows in (9, 20, 28)),
+    ((40, 132), (1, 132)),
+    ((70, 260), (1, 260)),
+    ((8200, 4), (1, 4)),
+)
 ELEMENTS = (((4, 60), (4, 20)), ((3, 40, 5), (1, 40, 1)), ((2, 3, 2, 1, 3, 4), (2, 1, 2, 1, 3, 2)))
 # Lengths of rows: the last vector, in part, is the first, second, third or fourth of a thread; rows of several warps
 # and of a whole block.
-ROWS = (1, 7, 201, 301, 401, 701, 901, 2048, 5000, 16384)
+ROWS = (1, 7, 202, 302, 402, 702, 902, 2048, 5000, 16384)
 
 
 def every_case(float_dtypes=(torch.float32, torch.bfloat16)):
@@ -65,7 +71,7 @@ def quantize_cases(dtype):
     yield OpCase("quantize", x, scale)
     x, scale = near_ties(300, 13, dtype, exponents=(-126,))
     yield OpCase("quantize", x, scale)
-    x, scale = near_ties(68, 40, dtype)
+    x, scale = near_ties(128, 40, dtype)
     yield OpCase("quantize", x.t().contiguous(), scale.t())
     yield OpCase("quantize", every_second(normal(3, 600, dtype=dtype)), scales(3, 1), blocks=2)
     edges = EDGE_VALUES.to(dtype)
@@ -141,6 +147,10 @@ def dynamic_cases(dtype):
     x, scale = near_ties(24, 130, dtype, most=127)
     x[:, :1] = 127 * scale
     yield OpCase("dynamic_quantize", x, (24, 1), symmetric=True)
+    # Quotients that are halves in bfloat16, too
+    scale = (1 + torch.arange(8)[:, None] / 8) * torch.tensor([2.0**-126, 2.0**121]).repeat_interleave(4)[:, None]
+    x = torch.cat([64 * scale, scale * (torch.arange(-15, 16) / 2)], 1).to(dtype)
+    yield OpCase("dynamic_quantize", x, (8, 1), symmetric=True, q_min=-64, q_max=64)
     largest = torch.finfo(torch.float32).max
     highest = torch.tensor([[2.9e38], [2.2e38], [1.9e38], [1.8e38]])
     for lowest in (highest - largest, -highest):  # the range is the largest float, or no float
@@ -161,7 +171,7 @@ def peaks(dtype):
     return x
 
 
-def near_ties(rows, columns, dtype, exponents=(-126, -100, -61, -59, -30, 0, 40, 59, 61, 100, 122, 126), most=140):
+def near_ties(rows, columns, dtype, exponents=(-126, -61, -59, -30, 0, 40, 59, 61, 100, 122, 126), most=140):
     """x and a scale for each row, from the least to the largest: quotients are halves, or next to them."""
     random = torch.Generator().manual_seed(rows)
     exponents = torch.tensor(exponents).repeat(rows)[:rows, None]

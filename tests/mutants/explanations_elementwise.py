@@ -190,6 +190,21 @@ SPANS = (
     ),
 )  # fmt: skip
 
+COLUMNS = "(de)?quantize_kernel of columns"
+ROWS_OF_BLOCK = "for (int64_t row = first_row; row < end; row += kRows"
+EACH_ROW = "saves work: each row is compared with the end again"
+FIRST_ROW = "the first row of a step is before the end, or there would be no step"
+READ = "if (row + u * ColumnsPlan::kRowsTogether < end) sources[u] = load_vector"
+COLUMN_BY_COLUMN = (
+    Explanation(COLUMNS, "drop guard", ROWS_OF_BLOCK, "", "for no thread", EACH_ROW),
+    Explanation(COLUMNS, "widen compare", ROWS_OF_BLOCK, "", "", EACH_ROW, most=2),
+    Explanation(COLUMNS, "drop guard", READ, "", "for no thread", FIRST_ROW),
+    Explanation(COLUMNS, "widen compare", READ, r"^setp\.ge", "", FIRST_ROW),
+    Explanation(
+        COLUMNS, "drop guard", "if (row + u * ColumnsPlan::kRowsTogether < end)", "", "for no thread", FIRST_ROW
+    ),
+)
+
 ROWS = "for (int64_t first = static_cast<int64_t>(blockIdx.x) * at_once"
 GRID = "the launcher never starts more blocks than there are rows for"
 NO_ROWS = "a step more, whose rows are all beyond the last: they have no elements and no results"
@@ -238,4 +253,4 @@ ROW_BY_ROW = (
     ),
 )  # fmt: skip
 
-ELEMENTWISE = (*ROW_BY_ROW, *WALK, *PARAMETERS, *BLOCKS, *JOINS, *QUOTIENTS, *SPANS)
+ELEMENTWISE = (*ROW_BY_ROW, *COLUMN_BY_COLUMN, *WALK, *PARAMETERS, *BLOCKS, *JOINS, *QUOTIENTS, *SPANS)
