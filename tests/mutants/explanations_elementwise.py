@@ -86,9 +86,9 @@ PARAMETERS = (
         "saves work: the same parameters again", most=4,
     ),
     Explanation(
-        RUNS, "widen index", ONE, FIELD, "",
-        "the shift that stands after the divisor is 1 for a divisor of 2 alone, and rounds are no shorter than vectors",
-        most=16,
+        "(de)?quantize_kernel of (vectors|each|elements)", "widen index", ONE, FIELD, "",
+        "the shift that stands after the divisor is 1 for a divisor of 2 alone, and rounds are no shorter than "
+        "vectors; of single elements, the shift's other half is padding, which may be anything", most=16,
     ),
     Explanation(
         RUNS, "drop guard", "if (!parameters.one_round()) first_round", "", "for no thread",
