@@ -149,9 +149,10 @@ QUOTIENTS = (
         "factor = given < kSmall ? kRaise", "", "", BOUNDARY, most=18,
     ),
     Explanation(
-        "quantize_kernel of vectors", "drop condition", "factor = given < kSmall ? kRaise", "0f71800000", "never",
-        "without the factor quotients by the least scales are wrong where they are next to a half of a float's last "
-        "place, which the cases do not meet in the later round of a thread's last vector", verdict="known hole",
+        "quantize_kernel of (vectors|columns)|dynamic_quantize_kernel", "drop condition",
+        "factor = given < kSmall ? kRaise", "", "never",
+        "without a factor the few quotients by the least or largest scales are wrong that are next to the middle of two "
+        "floats: the cases do not meet one in every place", most=2, verdict="known hole",
     ),
 )  # fmt: skip
 
