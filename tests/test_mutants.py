@@ -17,7 +17,7 @@ from tests.mutants.operators import NAMES, mutants_of
 
 SEEN = 0.95
 SAMPLE = 20  # one mutant in so many, for every run
-SAMPLE_OF_MANY = 60  # the same for kernels that have thousands
+SAMPLE_OF_MANY = 100  # the same for kernels that have thousands
 
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="quaver's kernels are read as nvcc makes them")
 

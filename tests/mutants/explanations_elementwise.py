@@ -151,8 +151,8 @@ QUOTIENTS = (
     Explanation(
         "quantize_kernel of (vectors|columns)|dynamic_quantize_kernel", "drop condition",
         "factor = given < kSmall ? kRaise", "", "never",
-        "without a factor the few quotients by the least or largest scales are wrong that are next to the middle of two "
-        "floats: the cases do not meet one in every place", most=2, verdict="known hole",
+        "without a factor the few quotients by the least or largest scales are wrong that are next to the middle of "
+        "two floats: the cases do not meet one in every place", most=2, verdict="known hole",
     ),
 )  # fmt: skip
 
