@@ -220,10 +220,6 @@ ROW_BY_ROW = (
     Explanation(DYNAMIC, "widen compare", ROWS, r"^setp\.ge", "", GRID),
     Explanation(DYNAMIC, "widen compare", ROWS, r"^setp\.lt", "", NO_ROWS),
     Explanation(
-        DYNAMIC, "drop condition", "if (row < plan.count) {", r"^or\.pred", "alone",
-        "without loops over rows the only row is row 0, whose offsets are 0 whatever the stride",
-    ),
-    Explanation(
         DYNAMIC, "drop guard", "if (row_sum != nullptr) join_warps", "", "for no thread",
         "saves work: the sums are joined, and stored nowhere",
     ),
