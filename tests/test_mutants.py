@@ -1,6 +1,7 @@
 """The emulator's tests are tested: a kernel with a defect made on purpose does not pass them.
 
-tests/mutants/ makes the defects, one at a time, of every kernel that quaver ships and of those that Triton compiled.
+tests/mutants/ makes the defects, one at a time, of the kernels that quaver ships and of those that Triton compiled. Of
+a template it takes the instances that differ in more than arithmetic, in which there is nothing to mutate.
 At least 95 in 100 of those that change what a kernel does are seen; each of the others is explained there.
 """
 
@@ -16,6 +17,7 @@ from tests.mutants.operators import NAMES, mutants_of
 
 SEEN = 0.95
 SAMPLE = 20  # one mutant in so many, for every run
+SAMPLE_OF_MANY = 100  # the same for kernels that have thousands
 
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="quaver's kernels are read as nvcc makes them")
 
@@ -42,6 +44,11 @@ def test_a_sample_of_mutants_of_tritons_kernels():
 def test_a_sample_of_mutants_of_our_matmul():
     chosen = subjects.op_subjects((), (torch.int8,))
     check(judged([subject for subject in chosen if subject.family == "matmul_simt_kernel"], SAMPLE))
+
+
+@needs_nvcc
+def test_a_sample_of_mutants_of_our_elementwise_kernels():
+    check(judged(subjects.elementwise_subjects(), SAMPLE_OF_MANY))
 
 
 @pytest.mark.deep

@@ -16,7 +16,6 @@ from tests.cases import (
     GRANULARITIES,
     assert_bits,
     codes,
-    layouts,
     normal,
     scales,
     zero_points,
@@ -57,8 +56,6 @@ def _tensors(result):
 def every_case(float_dtypes=FLOAT_DTYPES, code_dtypes=CODE_DTYPES):
     for dtype in float_dtypes:
         yield from qparams_cases(dtype)
-        for code_dtype in code_dtypes:
-            yield from elementwise_cases(dtype, code_dtype)
     for dtype in code_dtypes:
         yield from sum_cases(dtype)
         for b_dtype in code_dtypes:
@@ -81,37 +78,6 @@ def qparams_cases(dtype):
         yield OpCase("choose_qparams", edges, (7, 1), symmetric=symmetric)
         yield OpCase("choose_qparams", torch.zeros(3, 70, dtype=dtype), (3, 1), symmetric=symmetric)
     yield OpCase("choose_qparams", edges[:, :20], (1, 20), symmetric=False, eps=0.25)
-    long = normal(9, 300, dtype=dtype)
-    for _, x in layouts(long):
-        for scale_shape in ((1, 1), (9, 1), (1, 300), (9, 3)):
-            for symmetric in (True, False):
-                yield OpCase("dynamic_quantize", x, scale_shape, symmetric=symmetric, return_row_sum=True)
-    yield OpCase("dynamic_quantize", long, (9, 1), symmetric=False, return_row_sum=True, blocks=2)
-    yield OpCase("dynamic_quantize", long, (1, 300), symmetric=False, blocks=2)
-    yield OpCase("dynamic_quantize", long[:, :0], (9, 1), symmetric=False, return_row_sum=True)
-
-
-def elementwise_cases(dtype, code_dtype):
-    for shape, scale_shape in granularities():
-        x, q, scale = normal(*shape, dtype=dtype), codes(*shape, dtype=code_dtype), scales(*scale_shape)
-        zero_point = zero_points(*scale_shape, dtype=code_dtype)
-        for mode in ("onnx", "affine"):
-            yield OpCase("quantize", x, scale, zero_point, dtype=code_dtype, mode=mode)
-        yield OpCase("dequantize", q, scale, zero_point, dtype=dtype)
-    long, q = normal(9, 300, dtype=dtype), codes(9, 300, dtype=code_dtype)
-    zero_point = zero_points(9, 1, dtype=code_dtype)
-    for mode in ("onnx", "affine"):
-        edges = EDGE_VALUES.to(dtype)
-        for scale in (1.0, 0.1, 1e-30):
-            yield OpCase("quantize", edges, torch.tensor(scale), dtype=code_dtype, mode=mode)
-        yield OpCase("quantize", long, scales(9, 1), dtype=code_dtype, mode=mode, q_min=1, q_max=100)
-        yield OpCase("quantize", long, scales(9, 1), zero_point, dtype=code_dtype, mode=mode, blocks=2)
-        for _, x in layouts(normal(2, 3, 5, 7, dtype=dtype)):
-            yield OpCase("quantize", x, scales(2, 1, 5, 1), dtype=code_dtype, mode=mode)
-    yield OpCase("dequantize", q, scales(9, 1), dtype=dtype)
-    yield OpCase("dequantize", q, scales(9, 1), zero_point, dtype=dtype, blocks=2)
-    for _, x in layouts(codes(2, 3, 5, 7, dtype=code_dtype)):
-        yield OpCase("dequantize", x, scales(2, 1, 5, 1), dtype=dtype)
 
 
 def sum_cases(dtype):

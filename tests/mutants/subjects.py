@@ -5,16 +5,19 @@ import subprocess
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
 
 from tests import triton_kernels
 from tests.emulator import Module, build, isa, ptx
 from tests.emulator.module import Kernel, _three
 
-from .cases import DEVICE, every_case
+from . import cases, elementwise_cases
+from .cases import DEVICE
 from .operators import ORDERING, mutants_of
 from .triton_cases import cases_of
 
 SEED = 1  # of the launches that show what a case reaches
+ELEMENTWISE = re.compile(r"(quantize|dequantize|dynamic_quantize)_kernel\b")
 STEPS = 10  # times the instructions of the longest launch, after which a mutant is given up
 
 
@@ -123,9 +126,20 @@ def triton_subjects():
 
 @cache
 def op_subjects(*dtypes):
-    """The kernels that quaver's ops launch, found by watching them; of some dtypes: those of floats, those of codes."""
+    """The kernels that quaver's ops launch; of some dtypes: those of floats, those of codes."""
+    return _subjects_of(chain(cases.every_case(*dtypes), elementwise_cases.every_case(*dtypes[:1])))
+
+
+@cache
+def elementwise_subjects():
+    """Those of the elementwise ops and of dynamic_quantize."""
+    return [each for each in _subjects_of(elementwise_cases.every_case()) if ELEMENTWISE.match(each.family)]
+
+
+def _subjects_of(op_cases):
+    """The kernels that these calls launch, found by watching them."""
     subjects = {}
-    for case in every_case(*dtypes):
+    for case in op_cases:
         reached = {}
 
         def watch(module, name, *, block, shared=0, reached=reached, **how):
@@ -170,6 +184,9 @@ def readable(mangled):
     text = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=True).stdout.strip()
     match = re.search(r"(\w+)(?:<(.*)>)?\((?!quaver::\w+\)\d|anonymous)", text)
     name, arguments = match.groups()
+    overload = re.search(r"quaver::(Vectors|Each|Columns|Elements)Plan\b", text)
+    if overload:
+        name += f" of {overload.group(1).lower()}"
     words = {"(quaver::CodeType)0": "int8", "(quaver::CodeType)1": "uint8"}
     words |= {"unsigned char": "uint8", "signed char": "int8", "__half": "float16", "__nv_bfloat16": "bfloat16"}
     words |= {"(quaver::QuantizeMode)0": "onnx", "(quaver::QuantizeMode)1": "affine"}
