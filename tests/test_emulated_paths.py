@@ -93,6 +93,7 @@ REDUCTIONS = (
     ((33, 64), (1, 64)),
     ((700, 16), (1, 16)),  # across, in parts
     ((700, 8), (1, 8)),
+    ((8192, 31), (1, 31)),  # in so many parts that joining them could be done in parts: it is not
     ((300, 264), (1, 264)),
     ((300, 77), (1, 77)),
     ((31, 5), (1, 5)),

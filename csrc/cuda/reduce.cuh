@@ -26,6 +26,9 @@ struct Parts {
   int64_t share;
   Divisor count;
 
+  // Not in parts.
+  explicit Parts(int64_t total) : total(total), share(total) {}
+
   // `blocks` without parts; a part is worth at least `least` steps.
   Parts(int64_t total, int64_t blocks, int64_t least) : total(total), share(total) {
     const int64_t wanted = std::min(kEnoughBlocks / std::max<int64_t>(blocks, 1), total / least);
@@ -240,16 +243,18 @@ inline AlongPlan plan_along(const SplitReduction& loops, int vector) {
           threads};
 }
 
-inline AcrossPlan plan_across(const SplitReduction& loops, int vector, int32_t lanes) {
+inline int64_t tiles_of(int64_t results, int64_t width) { return (results + width - 1) / width; }
+
+inline AcrossPlan plan_across(const SplitReduction& loops, int vector, int32_t lanes, const Parts& parts) {
   const int64_t results = loops.kept.numel();
-  const int64_t tiles = (results + lanes * vector - 1) / (lanes * vector);
+  return {Walk<kReductionOperands>(loops.kept),      Walk<1>(loops.folded.of({kReduced})), results, parts, lanes,
+          Divisor(tiles_of(results, lanes * vector))};
+}
+
+inline AcrossPlan plan_across(const SplitReduction& loops, int vector, int32_t lanes) {
   const int64_t rows = kThreads / lanes;
-  return {Walk<kReductionOperands>(loops.kept),
-          Walk<1>(loops.folded.of({kReduced})),
-          results,
-          Parts(loops.folded.numel(), tiles, 2 * kUnroll * rows),
-          lanes,
-          Divisor(tiles)};
+  const int64_t tiles = tiles_of(loops.kept.numel(), lanes * vector);
+  return plan_across(loops, vector, lanes, Parts(loops.folded.numel(), tiles, 2 * kUnroll * rows));
 }
 
 // Whether vectors of neighbouring results can be read: the innermost loop is theirs, and every vector is aligned.
@@ -321,7 +326,7 @@ cudaError_t join_parts(const SplitReduction& loops, int64_t parts, const Operati
     states.kept.push(loops.kept.size[loop], {step, loops.kept.stride[loop][kResult]});
   }
   states.folded.push(parts, {results, 0});
-  const AcrossPlan plan = plan_across(states, 1, power_of_2(results, kLanes));
+  const AcrossPlan plan = plan_across(states, 1, power_of_2(results, kLanes), Parts(parts));
   const JoinParts<typename Operation::State, decltype(operation.result)> join{operation.parts, nullptr,
                                                                               operation.result};
   reduce_across_kernel<1><<<grid_for(plan.blocks()), kThreads, 0, stream>>>(plan, join);
