@@ -1,30 +1,7 @@
 """Survivors that are explained one by one: equivalent for a reason that no rule finds, or holes that stay open."""
 
-import re
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Fits by what a compiler's whims leave alone: never by a line's number or a register's."""
-
-    kernel: str  # a regular expression for the whole name of the kernel's family
-    operator: str
-    source: str  # part of the source line's text; "" fits any
-    ptx: str  # a regular expression found in the PTX line; "" fits any
-    change: str  # a regular expression found in what changes; "" fits any
-    reason: str
-    most: int = 1  # how many survivors of one kernel it may explain, so that it hides no other
-    verdict: str = "equivalent"  # or "known hole"
-
-    def fits(self, outcome, source_text):
-        return (
-            re.fullmatch(self.kernel, outcome.family) is not None
-            and self.operator == outcome.operator
-            and self.source in source_text
-            and re.search(self.ptx, outcome.ptx) is not None
-            and re.search(self.change, outcome.change) is not None
-        )
+from .explanation import Explanation
+from .explanations_reductions import REDUCTIONS
 
 
 STEPS = "for first in range(0, k, tile_k)"
@@ -117,4 +94,4 @@ MATMUL_SIMT = (
     ),
 )  # fmt: skip
 
-EXPLANATIONS = (*TRITON, *MATMUL_SIMT)
+EXPLANATIONS = (*TRITON, *MATMUL_SIMT, *REDUCTIONS)

@@ -8,14 +8,14 @@ import math
 
 import torch
 
-from tests.cases import EDGE_VALUES, codes, generator, normal
+from tests.cases import CODE_DTYPES, EDGE_VALUES, FLOAT_DTYPES, codes, generator, normal
 
 from .cases import OpCase
 
 LARGEST = {torch.float32: 3e38, torch.float16: 6e4, torch.bfloat16: 3e38}
 
 
-def reduction_cases(float_dtypes, code_dtypes):
+def reduction_cases(float_dtypes=FLOAT_DTYPES, code_dtypes=CODE_DTYPES):
     for dtype in float_dtypes:
         yield from range_cases(dtype)
     for dtype in code_dtypes:
@@ -46,7 +46,7 @@ def inside(x, around, before=1, after=2):
 # threads, then several for each.
 ROWS = ((5, 3, 1), (20, 9, 1), (30, 19, 1), (40, 37, 1), (9, 70, 9), (5, 520, 121), (4, 1030, 300), (3, 2100, 700))
 # (elements of each, results) of columns, in vectors and not, in parts and not.
-COLUMNS = ((3, 8), (40, 5), (17, 24), (31, 1), (70, 64), (150, 264), (300, 77), (9, 300), (2112, 17))
+COLUMNS = ((3, 8), (40, 5), (17, 24), (31, 1), (70, 64), (150, 264), (300, 77), (9, 300), (768, 17), (1280, 17), (2112, 17))
 
 
 def range_cases(dtype):

@@ -12,6 +12,7 @@ from tests.emulator.module import Kernel, _three
 
 from .cases import DEVICE, every_case
 from .operators import ORDERING, mutants_of
+from .reduction_cases import reduction_cases
 from .triton_cases import cases_of
 
 SEED = 1  # of the launches that show what a case reaches
@@ -125,7 +126,7 @@ def triton_subjects():
 def op_subjects(*dtypes):
     """The kernels that quaver's ops launch, found by watching them; of some dtypes: those of floats, those of codes."""
     subjects = {}
-    for case in every_case(*dtypes):
+    for case in (*every_case(*dtypes), *reduction_cases(*dtypes)):
         reached = {}
 
         def watch(module, name, *, block, shared=0, reached=reached, **how):
