@@ -3,7 +3,6 @@
 from .explanation import Explanation
 from .explanations_reductions import REDUCTIONS
 
-
 STEPS = "for first in range(0, k, tile_k)"
 MASKED_STEP = (
     "a step, or a copy ahead, of a tile that is all beyond K: the masks of its own rows leave nothing to read and "

@@ -17,9 +17,18 @@ NOTHING_LEFT = "after the outermost loop the index is 0, as it is where there is
 SIX_LOOPS = "a tensor has 6 dimensions, so at most 6 loops stay or are folded: a third round of a remainder is the last"
 ONE_LOOP = "states of parts are folded in one loop, and never in parts again"
 ONE_DIMENSION = "sums are of one dimension: one loop is folded, as one run"
-WHERE_BLOCK_BEGINS = "with several runs, each vector's run is found anew: nobody reads where the block's first one begins"
-ZEROS = "a round more, or a vector, that is beyond the end: it is of no elements, and taking zeros changes nothing"
-ALWAYS_WHOLE = "one element is a whole vector and aligned, a vector across results is always: the other way is the same"
+WHERE_BLOCK_BEGINS = (
+    "with several runs, each vector's run is found anew: nobody reads where the block's first one begins"
+)
+NO_DIVISION = "only the test for 1 reads it here, and what stands next to it is not 1 either"
+NO_REST = "in the outermost loop the rest is 0, whatever it is multiplied with"
+GRID = "the launcher never starts more blocks than there are pieces"
+ONE_ROUND = "a piece has no more columns than the block has threads: each thread has one round"
+ONE_RESULT = "without loops there is one result, and the next column is beyond it"
+SAME_VECTOR = "one element is always whole and aligned, and so is a vector across results; else elements give the same"
+TESTED = "the loop's condition has tested the first of the four rows"
+TAKEN_AGAIN = "no elements, or some that the result already has: zeros and repetitions change no range"
+ONE_RUN = "several runs: where there is one, another way is taken"
 
 REDUCTIONS = (
     Explanation(FAMILY, "drop guard", REST, "", "for no thread", OUTERMOST, most=60),
@@ -33,4 +42,21 @@ REDUCTIONS = (
     *(Explanation(FAMILY, "", line, "", "", SIX_LOOPS, most=60, unreached=True) for line in WALK),
     Explanation(FAMILY, "drop guard", REST, "", "for every thread", SIX_LOOPS, most=20),
     Explanation(FAMILY, "widen index", LOOP, r"^add\.s32", "", SIX_LOOPS, most=20),
+    Explanation(FAMILY, "widen index", DIVISOR_1, "^ld.param", "", NO_DIVISION, most=10),
+    Explanation(FAMILY, "widen index", STEP, "^ld.param", "", NO_REST, most=10),
+    Explanation(ACROSS, "", "if (plan.parts.count.divisor > 1)", "", "", ONE_LOOP, most=4, subject="JoinParts"),
+    Explanation(
+        ACROSS, "", "operation.parts[part * plan.results + result] = state;", "", "", ONE_LOOP, most=12,
+        subject="JoinParts", unreached=True,
+    ),
+    Explanation(ACROSS, "drop guard", "for (int64_t piece = blockIdx.x; ", "", "for no thread", GRID),
+    Explanation(ACROSS, "widen compare", "for (int64_t piece = blockIdx.x; ", "", "", GRID),
+    Explanation(ALONG, "drop guard", "for (int64_t first = ", "", "for no thread", GRID),
+    Explanation(ALONG, "widen compare", "for (int64_t first = ", "", "", GRID),
+    Explanation(ACROSS, "drop guard", "for (int column = ", "", "for no thread", ONE_ROUND, 2, subject="<[148],"),
+    Explanation(ACROSS, "widen index", "for (int column = ", "", "256 -> 257", ONE_ROUND, 2, subject="<[148],"),
+    Explanation(ACROSS, "drop guard", "for (int column = ", "", "for every thread", ONE_RESULT),
+    Explanation(FAMILY, "drop guard", "if (count == kCount && misalignment<kCount>(from) == 0)", "", "", SAME_VECTOR, 8),
+    Explanation(ACROSS, "", "if (i < count) vector.put(i, from[i]);", "", "", SAME_VECTOR, 150, unreached=True),
+    Explanation(ACROSS, "widen compare", "vectors[u] = load_span<kVector>(data + away[0], ", "", "", TESTED),
 )  # fmt: skip
