@@ -17,9 +17,7 @@ NOTHING_LEFT = "after the outermost loop the index is 0, as it is where there is
 SIX_LOOPS = "a tensor has 6 dimensions, so at most 6 loops stay or are folded: a third round of a remainder is the last"
 ONE_LOOP = "states of parts are folded in one loop, and never in parts again"
 ONE_DIMENSION = "sums are of one dimension: one loop is folded, as one run"
-WHERE_BLOCK_BEGINS = (
-    "with several runs, each vector's run is found anew: nobody reads where the block's first one begins"
-)
+WHERE_BLOCK_BEGINS = "with several runs, each vector finds its own run: where the first one begins nobody reads"
 NO_DIVISION = "only the test for 1 reads it here, and what stands next to it is not 1 either"
 NO_REST = "in the outermost loop the rest is 0, whatever it is multiplied with"
 GRID = "the launcher never starts more blocks than there are pieces"
@@ -28,7 +26,32 @@ ONE_RESULT = "without loops there is one result, and the next column is beyond i
 SAME_VECTOR = "one element is always whole and aligned, and so is a vector across results; else elements give the same"
 TESTED = "the loop's condition has tested the first of the four rows"
 TAKEN_AGAIN = "no elements, or some that the result already has: zeros and repetitions change no range"
-ONE_RUN = "several runs: where there is one, another way is taken"
+ONE_RUN = "a result of one run is taken another way, never through a block of vectors"
+
+OF_THE_FIRST_RUN = (
+    "begin = vector * kVector - misalignment<kVector>(data + offset[aligned]);",
+    QUOTIENT,
+    OFFSETS,
+)
+OF_FOUR_VECTORS = (
+    "if (step + u * threads < end) vectors[u] = load_vector<kVector>(from);",
+    "if (step + u * threads < end) take_all(operation, vectors[u], state);",
+    "if (step + u * threads >= steps) continue;",
+    "if (step + u * threads < steps) take_all(operation, vectors[u], state);",
+)
+OF_SEVERAL_RUNS = (
+    *OF_FOUR_VECTORS[2:],
+    "for (int step = lane; step < steps; step += kUnroll * threads)",
+    "span.count = run + further < runs.runs ?",
+    "return runs.runs == 1 ? span_of_one_run(number)",
+    "const int from = max(number * kVector, low);",
+)
+OF_SPANS = (
+    "if (count == kCount && misalignment<kCount>(from) == 0)",
+    "if (i < count) vector.put(i, from[i]);",
+    "memcpy(&bits, &value, sizeof value);",
+    "word[i / kInWord] = shift == 0 ? bits",
+)
 
 REDUCTIONS = (
     Explanation(FAMILY, "drop guard", REST, "", "for no thread", OUTERMOST, most=60),
@@ -38,7 +61,10 @@ REDUCTIONS = (
     Explanation(FAMILY, "drop guard", LOOP, "", "for no thread", NOTHING_LEFT, most=30),
     Explanation(FAMILY, "widen compare", LOOP, "", "", NOTHING_LEFT, most=20),
     *(Explanation(ACROSS, "", line, "", "", ONE_LOOP, most=150, subject="JoinParts", unreached=True) for line in WALK),
-    *(Explanation(FAMILY, "", line, "", "", ONE_DIMENSION, most=150, subject="SumCodes", unreached=True) for line in WALK),
+    *(
+        Explanation(FAMILY, "", line, "", "", ONE_DIMENSION, most=150, subject="SumCodes", unreached=True)
+        for line in WALK
+    ),
     *(Explanation(FAMILY, "", line, "", "", SIX_LOOPS, most=60, unreached=True) for line in WALK),
     Explanation(FAMILY, "drop guard", REST, "", "for every thread", SIX_LOOPS, most=20),
     Explanation(FAMILY, "widen index", LOOP, r"^add\.s32", "", SIX_LOOPS, most=20),
@@ -56,7 +82,28 @@ REDUCTIONS = (
     Explanation(ACROSS, "drop guard", "for (int column = ", "", "for no thread", ONE_ROUND, 2, subject="<[148],"),
     Explanation(ACROSS, "widen index", "for (int column = ", "", "256 -> 257", ONE_ROUND, 2, subject="<[148],"),
     Explanation(ACROSS, "drop guard", "for (int column = ", "", "for every thread", ONE_RESULT),
-    Explanation(FAMILY, "drop guard", "if (count == kCount && misalignment<kCount>(from) == 0)", "", "", SAME_VECTOR, 8),
-    Explanation(ACROSS, "", "if (i < count) vector.put(i, from[i]);", "", "", SAME_VECTOR, 150, unreached=True),
+    Explanation(FAMILY, "drop guard", "if (count == kCount && misalignment", "", "", SAME_VECTOR, 12),
+    *(Explanation(ACROSS, "", line, "", "", SAME_VECTOR, 150, unreached=True) for line in OF_SPANS),
     Explanation(ACROSS, "widen compare", "vectors[u] = load_span<kVector>(data + away[0], ", "", "", TESTED),
+    # Where the states of parts are joined, the walk over what is folded has one loop.
+    Explanation(ACROSS, "drop guard", LOOP, "", "for every thread", ONE_LOOP, 8, subject="JoinParts"),
+    Explanation(ACROSS, "drop guard", DIVISOR_1, "", "for every thread", ONE_LOOP, 4, subject="JoinParts"),
+    Explanation(ACROSS, "widen index", QUOTIENT, "", "", ONE_LOOP, 10, subject="JoinParts"),
+    Explanation(ACROSS, "widen scale", QUOTIENT, "", "", ONE_LOOP, 6, subject="JoinParts"),
+    Explanation(ACROSS, "widen index", OFFSETS, "", "", ONE_LOOP, 6, subject="JoinParts"),
+    Explanation(ACROSS, "widen scale", OFFSETS, "", "", ONE_LOOP, 8, subject="JoinParts"),
+    # Sums of codes have one run for each result, and never vectors from several.
+    *(
+        Explanation(ALONG, "", line, "", "", ONE_DIMENSION, 150, subject="SumCodes", unreached=True)
+        for line in (*OF_SEVERAL_RUNS, *OF_SPANS)
+    ),
+    # BlockOfVectors finds where its first run begins, for the way of one run.
+    *(Explanation(ALONG, "", line, "", "", WHERE_BLOCK_BEGINS, 8, subject="FindRange") for line in OF_THE_FIRST_RUN),
+    Explanation(ALONG, "drop guard", "return runs.runs == 1 ? span_of_one_run(number)", "", "", ONE_RUN, 6),
+    Explanation(ALONG, "", "const int from = max(number * kVector, low);", "", "", ONE_RUN, 8, unreached=True),
+    *(
+        Explanation(ALONG, operator, line, "", "", TAKEN_AGAIN, 6, subject="FindRange")
+        for operator in ("drop guard", "widen compare")
+        for line in OF_FOUR_VECTORS
+    ),
 )  # fmt: skip

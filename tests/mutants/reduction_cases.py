@@ -12,7 +12,7 @@ from tests.cases import CODE_DTYPES, EDGE_VALUES, FLOAT_DTYPES, codes, generator
 
 from .cases import OpCase
 
-# float16's kernels differ from bfloat16's in the conversions, and uint8's from int8's in the sign: no mutant is of these.
+# float16's kernels differ from bfloat16's in the conversions, uint8's from int8's in the sign: no mutant is of these.
 REPRESENTATIVES = (torch.float32, torch.bfloat16, torch.int8)
 
 
@@ -26,9 +26,9 @@ def reduction_cases(float_dtypes=FLOAT_DTYPES, code_dtypes=CODE_DTYPES):
 
 
 def with_extremes(results, length, dtype, step=1):
-    """Rows whose largest and smallest element are at other places in each row, `step` further. Some of the others are not finite.
+    """Rows whose largest and smallest element are at other places in each row, `step` further.
 
-    In each third row the two are the largest of their type.
+    Some of the others are not finite. In each third row the two are the largest of their type.
     """
     x = normal(results, length, dtype=dtype, seed=length)
     x[torch.rand(x.shape, generator=generator(length)) < 0.2] = torch.inf
@@ -51,7 +51,8 @@ def inside(x, around, before=1, after=2):
 # threads, then several for each.
 ROWS = ((5, 4, 1), (20, 10, 1), (30, 20, 1), (40, 38, 1), (9, 70, 9), (5, 520, 121), (4, 1030, 300), (3, 2100, 700))
 # (elements of each, results) of columns, in vectors and not, in parts and not.
-COLUMNS = (
+COLUMNS = ((3, 8), (40, 5), (17, 24), (31, 1), (70, 64), (150, 264), (300, 77), (9, 300))
+COLUMNS += ((768, 17), (1280, 17), (2112, 17))  # in so many parts that a joining warp has several
     (3, 8),
     (40, 5),
     (17, 24),
@@ -120,10 +121,11 @@ def nests(vector):
     single elements, rows with vectors, columns, columns in parts, and columns with vectors.
     """
     for dims in (1, 3, 4, 5, 6):
-        for blocks, block, least in ((2, 2, 0), (2, 19 if dims < 5 else vector, 0), (5, 1, 0), (5, 1, 130), (16, 1, 0)):
-            sizes = [(2, 3 if dims < 5 else 2), (2, 2), (2, 2), (2, 2)][: max(dims - 2, 0)] + [(blocks, block)]
+        size = 3 if dims < 5 else 2
+        for blocks, block, least in ((2, 2, 0), (2, vector, 0), (2, 19, 0), (5, 1, 0), (5, 1, 130), (16, 1, 0)):
+            sizes = [*[(2, size), (2, 2), (2, 2), (2, 2)][: max(dims - 2, 0)], (blocks, block)]
             if dims > 1:
-                sizes.insert(0, (3 if dims < 5 else 2, max(2, -(-least // math.prod(size for _, size in sizes)))))
+                sizes.insert(0, (size, max(2, -(-least // math.prod(each for _, each in sizes)))))
             yield tuple(count * size for count, size in sizes), tuple(count for count, _ in sizes)
 
 
