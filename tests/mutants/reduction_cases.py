@@ -53,18 +53,6 @@ ROWS = ((5, 4, 1), (20, 10, 1), (30, 20, 1), (40, 38, 1), (9, 70, 9), (5, 520, 1
 # (elements of each, results) of columns, in vectors and not, in parts and not.
 COLUMNS = ((3, 8), (40, 5), (17, 24), (31, 1), (70, 64), (150, 264), (300, 77), (9, 300))
 COLUMNS += ((768, 17), (1280, 17), (2112, 17))  # in so many parts that a joining warp has several
-    (3, 8),
-    (40, 5),
-    (17, 24),
-    (31, 1),
-    (70, 64),
-    (150, 264),
-    (300, 77),
-    (9, 300),
-    (768, 17),
-    (1280, 17),
-    (2112, 17),
-)
 
 
 def range_cases(dtype):
