@@ -26,6 +26,11 @@ ONE_RESULT = "without loops there is one result, and the next column is beyond i
 SAME_VECTOR = "one element is always whole and aligned, and so is a vector across results; else elements give the same"
 TESTED = "the loop's condition has tested the first of the four rows"
 TAKEN_AGAIN = "no elements, or some that the result already has: zeros and repetitions change no range"
+ALIGNED = "whole vectors that begin in their run are aligned: the last element is not put in by itself"
+INSIDE = "the steps of a part end with the last run: there is none beyond"
+NO_VECTORS = "a round more is of no vectors: each of its four is tested again"
+SAME_STATE = "all threads of a lane have the same state, and write it to the same place"
+TWO_WARPS = "a result has two warps or more here"
 ONE_RUN = "a result of one run is taken another way, never through a block of vectors"
 
 OF_THE_FIRST_RUN = (
@@ -68,8 +73,8 @@ REDUCTIONS = (
     *(Explanation(FAMILY, "", line, "", "", SIX_LOOPS, most=60, unreached=True) for line in WALK),
     Explanation(FAMILY, "drop guard", REST, "", "for every thread", SIX_LOOPS, most=20),
     Explanation(FAMILY, "widen index", LOOP, r"^add\.s32", "", SIX_LOOPS, most=20),
-    Explanation(FAMILY, "widen index", DIVISOR_1, "^ld.param", "", NO_DIVISION, most=10),
-    Explanation(FAMILY, "widen index", STEP, "^ld.param", "", NO_REST, most=10),
+    Explanation(FAMILY, "widen index", DIVISOR_1, "^ld.param", "", NO_DIVISION, most=20),
+    Explanation(FAMILY, "widen index", STEP, "^ld.param", "", NO_REST, most=20),
     Explanation(ACROSS, "", "if (plan.parts.count.divisor > 1)", "", "", ONE_LOOP, most=4, subject="JoinParts"),
     Explanation(
         ACROSS, "", "operation.parts[part * plan.results + result] = state;", "", "", ONE_LOOP, most=12,
@@ -98,12 +103,25 @@ REDUCTIONS = (
         for line in (*OF_SEVERAL_RUNS, *OF_SPANS)
     ),
     # BlockOfVectors finds where its first run begins, for the way of one run.
-    *(Explanation(ALONG, "", line, "", "", WHERE_BLOCK_BEGINS, 8, subject="FindRange") for line in OF_THE_FIRST_RUN),
+    *(Explanation(ALONG, "", line, "", "", WHERE_BLOCK_BEGINS, 18, subject="FindRange") for line in OF_THE_FIRST_RUN),
     Explanation(ALONG, "drop guard", "return runs.runs == 1 ? span_of_one_run(number)", "", "", ONE_RUN, 6),
     Explanation(ALONG, "", "const int from = max(number * kVector, low);", "", "", ONE_RUN, 8, unreached=True),
     *(
         Explanation(ALONG, operator, line, "", "", TAKEN_AGAIN, 6, subject="FindRange")
         for operator in ("drop guard", "widen compare")
         for line in OF_FOUR_VECTORS
+    ),
+    Explanation(ALONG, "drop guard", DIVISOR_1, "", "for every thread", WHERE_BLOCK_BEGINS, 5, subject="FindRange"),
+    Explanation(ALONG, "widen compare", REST, "", "", WHERE_BLOCK_BEGINS, 3, subject="FindRange"),
+    Explanation(ALONG, "", "if (i < count) vector.put(i, from[i]);", "", "", ALIGNED, 8, unreached=True),
+    Explanation(ALONG, "drop guard", "if (i < count) vector.put(i, from[i]);", "", "for every thread", ALIGNED, 4),
+    Explanation(ALONG, "", "span.count = run + further < runs.runs ?", "", "", INSIDE, 12),
+    Explanation(ALONG, "", "for (int step = lane; step < steps; ", "", "", NO_VECTORS, 3),
+    Explanation(ALONG, "", "for (int64_t step = first_step + lane; ", "", "", NO_VECTORS, 3),
+    Explanation(FAMILY, "drop guard", "if (threadIdx.x % kLanes == lane) ", "", "for no thread", SAME_STATE, 16),
+    Explanation(ALONG, "drop guard", "if (warps == 1) return;", "", "for no thread", TWO_WARPS),
+    Explanation(
+        FAMILY, "", "for (int apart = farthest / 2; ", "", "", "joins a state with itself, which changes no range", 4,
+        subject="Range",
     ),
 )  # fmt: skip

@@ -122,17 +122,24 @@ def triton_subjects():
     return subjects
 
 
+# What makes cases, and how the names of the kernels begin that they are for.
+REDUCTIONS = (reduction_cases, "reduce_")
+OTHERS = (every_case, "")
+
+
 @cache
-def op_subjects(*dtypes):
+def op_subjects(*dtypes, makers=(OTHERS, REDUCTIONS)):
     """The kernels that quaver's ops launch, found by watching them; of some dtypes: those of floats, those of codes."""
     subjects = {}
-    for case in (*every_case(*dtypes), *reduction_cases(*dtypes)):
+    for case, family in [(case, family) for make, family in makers for case in make(*dtypes)]:
         reached = {}
 
-        def watch(module, name, *, block, shared=0, reached=reached, **how):
+        def watch(module, name, *, block, shared=0, reached=reached, family=family, **how):
             result = module.launch_packed(name, block=block, shared=shared, **how)
+            shown = readable(name)
+            if not shown.startswith(family):
+                return result
             if name not in subjects:
-                shown = readable(name)
                 subjects[name] = Subject(shown, shown.split("<")[0], module, module.parsed.kernels[name])
             subjects[name].dynamic_shared |= shared > 0
             reach = reached.setdefault(name, Reach([0] * len(result.counters.each)))
