@@ -124,4 +124,8 @@ REDUCTIONS = (
         FAMILY, "", "for (int apart = farthest / 2; ", "", "", "joins a state with itself, which changes no range", 4,
         subject="Range",
     ),
+    Explanation(
+        FAMILY, "widen compare", "bool is_finite(float a)", "", "",
+        "no bfloat16 is as large as the largest float, and no difference of two is equal to it", 150, subject="bfloat16",
+    ),
 )  # fmt: skip
