@@ -126,6 +126,6 @@ REDUCTIONS = (
     ),
     Explanation(
         FAMILY, "widen compare", "bool is_finite(float a)", "", "",
-        "no bfloat16 is as large as the largest float, and no difference of two is equal to it", 150, subject="bfloat16",
+        "no bfloat16 is as large as the largest float, and no difference of two equals it", 150, subject="bfloat16",
     ),
 )  # fmt: skip
