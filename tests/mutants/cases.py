@@ -11,9 +11,7 @@ import torch
 from quaver import reference
 from tests.cases import (
     CODE_DTYPES,
-    EDGE_VALUES,
     FLOAT_DTYPES,
-    GRANULARITIES,
     assert_bits,
     codes,
     normal,
@@ -54,43 +52,9 @@ def _tensors(result):
 
 
 def every_case(float_dtypes=FLOAT_DTYPES, code_dtypes=CODE_DTYPES):
-    for dtype in float_dtypes:
-        yield from qparams_cases(dtype)
     for dtype in code_dtypes:
-        yield from sum_cases(dtype)
         for b_dtype in code_dtypes:
             yield from matmul_cases(dtype, b_dtype)
-
-
-def granularities():
-    """Those of every rank that have elements."""
-    for shape, scale_shape in GRANULARITIES:
-        if 0 not in shape:
-            yield shape, scale_shape if len(scale_shape) == len(shape) else (1,) * len(shape)
-
-
-def qparams_cases(dtype):
-    for shape, scale_shape in granularities():
-        for symmetric in (True, False):
-            yield OpCase("choose_qparams", normal(*shape, dtype=dtype), scale_shape, symmetric=symmetric)
-    edges = EDGE_VALUES.to(dtype).repeat(7, 1)
-    for symmetric in (True, False):
-        yield OpCase("choose_qparams", edges, (7, 1), symmetric=symmetric)
-        yield OpCase("choose_qparams", torch.zeros(3, 70, dtype=dtype), (3, 1), symmetric=symmetric)
-    yield OpCase("choose_qparams", edges[:, :20], (1, 20), symmetric=False, eps=0.25)
-
-
-def sum_cases(dtype):
-    """The sums of rows and columns that a matmul with zero points computes first."""
-    zero_point = torch.tensor(5, dtype=torch.int32)
-    for k in (1, 300):
-        a, b = codes(7, k, dtype=dtype), codes(k, 5, dtype=dtype)
-        for x, y in ((a, b), (codes(k, 7, dtype=dtype).t(), codes(5, k, dtype=dtype).t())):
-            yield OpCase("int8_matmul", x, y, a_zero_point=zero_point, b_zero_point=zero_point)
-    yield OpCase("int8_matmul", a, b, a_zero_point=zero_point, b_zero_point=zero_point, blocks=2)
-    batch = (2, 3, 2, 2)
-    a, b = codes(*batch, 3, 9, dtype=dtype)[:, :, :, 1:], codes(*batch, 9, 2, dtype=dtype)[:, :2]
-    yield OpCase("int8_matmul", a[:, :2], b[:, :, :, 1:], a_zero_point=zero_point, b_zero_point=zero_point)
 
 
 def matmul_cases(a_dtype, b_dtype):

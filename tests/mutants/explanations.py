@@ -2,6 +2,7 @@
 
 from .explanation import Explanation
 from .explanations_elementwise import ELEMENTWISE
+from .explanations_reductions import REDUCTIONS
 
 STEPS = "for first in range(0, k, tile_k)"
 MASKED_STEP = (
@@ -93,4 +94,4 @@ MATMUL_SIMT = (
     ),
 )  # fmt: skip
 
-EXPLANATIONS = (*TRITON, *MATMUL_SIMT, *ELEMENTWISE)
+EXPLANATIONS = (*TRITON, *MATMUL_SIMT, *ELEMENTWISE, *REDUCTIONS)

@@ -14,11 +14,10 @@ from tests.emulator.module import Kernel, _three
 from . import cases, elementwise_cases
 from .cases import DEVICE
 from .operators import ORDERING, mutants_of
+from .reduction_cases import reduction_cases
 from .triton_cases import cases_of
 
-SEED = 1  # of the launches that show what a case reaches
-ELEMENTWISE = re.compile(r"(quantize|dequantize|dynamic_quantize)_kernel\b")
-STEPS = 10  # times the instructions of the longest launch, after which a mutant is given up
+SEED = 1  STEPS = 10  # times the instructions of the longest launch, after which a mutant is given up
 
 
 @dataclass
@@ -124,28 +123,25 @@ def triton_subjects():
     return subjects
 
 
-@cache
-def op_subjects(*dtypes):
-    """The kernels that quaver's ops launch; of some dtypes: those of floats, those of codes."""
-    return _subjects_of(chain(cases.every_case(*dtypes), elementwise_cases.every_case(*dtypes[:1])))
+# What makes cases, and which kernels' names they are for.
+MATMULS = (cases.every_case, "matmul_")
+ELEMENTWISE = (lambda *dtypes: elementwise_cases.every_case(*dtypes[:1]), "quantize_|dequantize_|dynamic_quantize_")
+REDUCTIONS = (reduction_cases, "reduce_")
 
 
 @cache
-def elementwise_subjects():
-    """Those of the elementwise ops and of dynamic_quantize."""
-    return [each for each in _subjects_of(elementwise_cases.every_case()) if ELEMENTWISE.match(each.family)]
-
-
-def _subjects_of(op_cases):
-    """The kernels that these calls launch, found by watching them."""
+def op_subjects(*dtypes, makers=(MATMULS, ELEMENTWISE, REDUCTIONS)):
+    """The kernels that quaver's ops launch, found by watching them; of some dtypes: those of floats, those of codes."""
     subjects = {}
-    for case in op_cases:
+    for case, family in [(case, family) for make, family in makers for case in make(*dtypes)]:
         reached = {}
 
-        def watch(module, name, *, block, shared=0, reached=reached, **how):
+        def watch(module, name, *, block, shared=0, reached=reached, family=family, **how):
             result = module.launch_packed(name, block=block, shared=shared, **how)
+            shown = readable(name)
+            if not re.match(family, shown):
+                return result
             if name not in subjects:
-                shown = readable(name)
                 subjects[name] = Subject(shown, shown.split("<")[0], module, module.parsed.kernels[name])
             subjects[name].dynamic_shared |= shared > 0
             reach = reached.setdefault(name, Reach([0] * len(result.counters.each)))
