@@ -5,7 +5,6 @@ import subprocess
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import chain
 
 from tests import triton_kernels
 from tests.emulator import Module, build, isa, ptx
@@ -17,7 +16,8 @@ from .operators import ORDERING, mutants_of
 from .reduction_cases import reduction_cases
 from .triton_cases import cases_of
 
-SEED = 1  STEPS = 10  # times the instructions of the longest launch, after which a mutant is given up
+SEED = 1  # of the launches that show what a case reaches
+STEPS = 10  # times the instructions of the longest launch, after which a mutant is given up
 
 
 @dataclass
