@@ -33,7 +33,7 @@ from tests.cases import (
 if shutil.which("nvcc") is None:
     pytest.skip("the emulator runs what nvcc makes of the kernels, and there is no nvcc", allow_module_level=True)
 
-from tests.emulator import DEVICES, LaunchError, Module, Result, emulated
+from tests.emulator import DEVICES, LaunchError, Module, Result, build, emulated
 from tests.emulator.module import Counters
 
 CUOBJDUMP = Path(sysconfig.get_path("purelib"), "nvidia", "cu13", "bin", "cuobjdump")
@@ -182,6 +182,12 @@ def test_results_that_no_kernel_wrote_are_reported(monkeypatch):
     monkeypatch.setattr(Module, "launch_packed", lambda self, name, **launch: nothing)
     with pytest.raises(emulated.EmulationError, match="1 results have bytes that no kernel wrote"):
         check("quantize", normal(3), torch.tensor(0.1))
+
+
+def test_nothing_of_an_op_stays_in_device_memory():
+    """Else other arrays, which get the addresses later, would lie in what is left of it."""
+    check("int8_linear", normal(3, 8), codes(4, 8), scales(4, 1), symmetric=False)
+    assert build.machine().allocations() == 0
 
 
 def test_an_error_of_the_emulator_is_not_lost(monkeypatch):

@@ -115,5 +115,6 @@ PYBIND11_MODULE(machine, m) {
   m.def("run", &run);
   m.def("add_allocation",
         [](uint64_t begin, uint64_t size, bool holds_data) { global_memory().add(begin, size, holds_data); });
+  m.def("allocations", [] { return global_memory().size(); });
   m.def("remove_allocation", [](uint64_t begin) { global_memory().remove(begin); });
 }

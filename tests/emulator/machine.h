@@ -145,6 +145,7 @@ class GlobalMemory {
   void remove(uint64_t begin);
   void clear();
   Allocation* find(uint64_t address);
+  size_t size() const { return allocations_.size(); }
   int unwritten() const;  // allocations of results with bytes that nothing wrote
 
  private:

@@ -58,12 +58,14 @@ AOTITorchError __wrap_aoti_torch_library_init_impl(const char*, const char*, con
 }
 
 AOTITorchError __wrap_aoti_torch_create_device_guard(int32_t, DeviceGuardHandle* guard) {
-  if (open_guards++ == 0) emulator::global_memory().clear();  // allocations are an op's own
+  if (open_guards++ == 0) emulator::global_memory().clear();  // of what was noted outside of an op
   *guard = reinterpret_cast<DeviceGuardHandle>(&open_guards);
   return 0;
 }
 AOTITorchError __wrap_aoti_torch_delete_device_guard(DeviceGuardHandle) {
-  if (--open_guards == 0) unwritten += emulator::global_memory().unwritten();
+  if (--open_guards > 0) return 0;
+  unwritten += emulator::global_memory().unwritten();
+  emulator::global_memory().clear();  // allocations are an op's own: soon others may lie at their addresses
   return 0;
 }
 
