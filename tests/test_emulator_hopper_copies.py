@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.emulator import LaunchError, Module, PtxError, tensor_map
+from tests.emulator import LaunchError, Module, PtxError, build, tensor_map
 from tests.test_emulator_hopper_mbarrier import BEGIN, FIRST, HEAD, MISUSE, REGISTERS, init, kinds, run, wait
 
 NOT_WAITED = "asynchronous copy not waited for"
@@ -390,3 +390,4 @@ def test_a_map_of_a_torch_tensor():
 def test_a_map_is_128_bytes_for_a_parameter_of_128():
     with pytest.raises(LaunchError, match="has 8 bytes, got 128"):
         run("", tensor_map(ARRAY, (16, 32)))
+    assert build.machine().allocations() == 0, "a launch that was refused left its array behind"

@@ -234,8 +234,9 @@ class Module:
         `how` is what launch_packed takes: shared, seed, first_block, most_steps.
         """
         kernel = self.kernel(name)
-        parameters, copies = _pack(kernel.parsed, args)
+        copies = []
         try:
+            parameters = _pack(kernel.parsed, args, copies)
             return self.launch_packed(name, grid=grid, block=block, parameters=parameters, **how)
         finally:
             for copy in copies:
@@ -352,12 +353,12 @@ class _GuardedCopy:
             self.view[...] = back.view(self.view.dtype).reshape(self.view.shape)
 
 
-def _pack(kernel, args):
+def _pack(kernel, args, copies):
+    """The parameters as bytes; what was registered for them is added to `copies`."""
     if len(args) != len(kernel.parameters):
         raise LaunchError(f"{kernel.name} takes {len(kernel.parameters)} arguments, got {len(args)}")
     end = max((p.offset + p.size for p in kernel.parameters), default=0)
     data = bytearray(end)
-    copies = []
 
     def address_of(array):
         for copy in copies:
@@ -380,7 +381,7 @@ def _pack(kernel, args):
         if len(raw) != parameter.size:
             raise LaunchError(f"{kernel.name}: {parameter.name} has {parameter.size} bytes, got {len(raw)}")
         data[parameter.offset : parameter.offset + parameter.size] = raw
-    return bytes(data), copies
+    return bytes(data)
 
 
 def _result(kernel, raw):
