@@ -70,12 +70,6 @@ struct Vector {
   }
 };
 
-template <class T, int kCount>
-__device__ __forceinline__ void to_floats(const Vector<T, kCount>& vector, float (&value)[kCount]) {
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) value[i] = to_float(vector.get(i));
-}
-
 // Two at a time where hardware can, to the bits of from_float.
 template <class T, int kCount>
 __device__ __forceinline__ Vector<T, kCount> from_floats(const float (&value)[kCount]) {

@@ -106,11 +106,6 @@ PYBIND11_MODULE(machine, m) {
   m.doc() = "Runs decoded PTX on the CPU.";
   py::class_<Program>(m, "Program");
   m.def("load_functions", &load_functions);
-  m.def("known_functions", [] {
-    std::vector<std::string> names;
-    for (const auto& [name, function] : functions()) names.push_back(name);
-    return names;
-  });
   m.def("make_program", &make_program);
   m.def("run", &run);
   m.def("add_allocation",
