@@ -67,10 +67,14 @@ def what_shows(subject, case, trial, seed):
 
 
 def kind_of(text):
-    """A report begins with its kind, "shared race in ..."; other texts are of a comparison."""
-    if "have bytes that no kernel wrote" in text.splitlines()[0]:
+    """A report begins with its kind, "shared race in ..."; other texts are of a comparison.
+
+    Only the first line counts: behind it pytest may have written how the compared values differ.
+    """
+    first = text.splitlines()[0]
+    if "have bytes that no kernel wrote" in first:
         return "results not written"
-    return text.split(" in ")[0] if " in " in text else "wrong bits"
+    return first.split(" in ")[0] if " in " in first else "wrong bits"
 
 
 # Forked workers inherit the subjects and what they reach.
