@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kMostThreads<T>)
     for (int u = 0; u < kHeld; ++u)
 #pragma unroll
       for (int i = 0; i < kVector; ++i) found.take(to_float(held[u].get(i)));
-    join_warps(found, plan.warps);
+    join_threads(found, threads);
     const ScaleAndZeroPoint chosen = choose_qparams(found.lo, found.hi, symmetric, range, eps);
     const SharedScale<QuantizeMode::kOnnx> shared(chosen.scale, chosen.zero_point, range);
 
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(kMostThreads<T>)
       sum.take(-(kVector - count) * chosen.zero_point);
       store_span(pack_bytes(code), q + offset[kDynamicQ] + from, count);
     }
-    if (row_sum != nullptr) join_warps(sum, plan.warps);
+    if (row_sum != nullptr) join_threads(sum, threads);
     if (thread == 0 && row < plan.count) {
       scale[offset[kDynamicResult]] = chosen.scale;
       zero_point[offset[kDynamicResult]] = chosen.zero_point;

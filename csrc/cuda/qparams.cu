@@ -24,6 +24,7 @@ template <class T>
 struct FindRange {
   using Element = T;
   using State = Range;
+  static constexpr bool kOneRun = false;
   const T* __restrict__ data;
   Range* parts;
   QparamsResult result;

@@ -75,13 +75,15 @@ __device__ __forceinline__ void finish(const Plan& plan, const Operation& operat
   operation.result.write(offset[kResult], state);
 }
 
-// What an element that is not there stands for, zero, changes no range and no sum.
+// What stands for an element that is not there, zero, changes no range and no sum.
 template <class Operation, int kVector>
 __device__ __forceinline__ void take_all(const Operation& operation,
-                                         const Vector<typename Operation::Element, kVector>& vector,
+                                         const Vector<typename Operation::Element, kVector> (&vectors)[kUnroll],
                                          typename Operation::State& state) {
 #pragma unroll
-  for (int i = 0; i < kVector; ++i) operation.take(state, vector.get(i));
+  for (int u = 0; u < kUnroll; ++u)
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) operation.take(state, vectors[u].get(i));
 }
 
 // Of one run, `steps` whole vectors from `first_step` on, as far as they go; with the first ones its two ends.
@@ -100,15 +102,13 @@ __device__ __forceinline__ void take_run(const Operation& operation, const typen
   const int64_t end = min(first_step + steps, whole);
   const Element* from = body + (first_step + lane) * kVector;
   for (int64_t step = first_step + lane; step < end; step += kUnroll * threads) {
-    Vector<Element, kVector> vectors[kUnroll];
+    Vector<Element, kVector> vectors[kUnroll] = {};
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
-      if (step + u * threads < end) vectors[u] = load_vector<kVector>(from);
+      if (u == 0 || step + u * threads < end) vectors[u] = load_vector<kVector>(from);
       from += threads * kVector;
     }
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u)
-      if (step + u * threads < end) take_all(operation, vectors[u], state);
+    take_all(operation, vectors, state);
   }
 }
 
@@ -120,21 +120,20 @@ __device__ __forceinline__ void take_runs(const Operation& operation, const Runs
   using Element = typename Operation::Element;
   const BlockOfVectors<1, kVector, Element> block(runs, data, 0, first_step);
   for (int step = lane; step < steps; step += kUnroll * threads) {
-    Vector<Element, kVector> vectors[kUnroll];
+    Vector<Element, kVector> vectors[kUnroll] = {};
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
-      if (step + u * threads >= steps) continue;
-      const Span<1> span = block.span(step + u * threads);
+      if (u > 0 && step + u * threads >= steps) continue;
+      const Span<1> span = block.span_of_many_runs(step + u * threads);
       vectors[u] = load_span<kVector>(data + span.offset[0], span.count);
     }
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u)
-      if (step + u * threads < steps) take_all(operation, vectors[u], state);
+    take_all(operation, vectors, state);
   }
 }
 
 // An operation has
 //   Element, State         state.cuh
+//   kOneRun                whether a result's elements are always one run, where they are neighbours
 //   data                   device: the elements, read once
 //   parts                  device [parts, results]: states of parts, if there are any
 //   take(state, element)
@@ -157,18 +156,14 @@ __global__ void __launch_bounds__(kThreads) reduce_along_kernel(const AlongPlan 
       const auto* data = operation.data + offset[kReduced];
       const int64_t first_step = part * plan.parts.share;
       const int64_t steps = min(plan.parts.share, plan.parts.total - first_step);
-      if (plan.folded.runs == 1) {
+      if (Operation::kOneRun || plan.folded.runs == 1) {
         take_run<kVector>(operation, data, plan.folded.length, first_step, steps, lane, plan.threads, state);
       } else {
         take_runs<kVector>(operation, plan.folded, data, first_step, static_cast<int>(steps), lane, plan.threads,
                            state);
       }
     }
-    if (plan.threads > kLanes) {
-      join_warps(state, plan.threads / kLanes);
-    } else {
-      join_lanes(state, 1, plan.threads);
-    }
+    join_threads(state, plan.threads);
     if (lane == 0 && piece < pieces) finish(plan, operation, result, part, state);
   }
 }
@@ -196,12 +191,13 @@ __global__ void __launch_bounds__(kThreads) reduce_across_kernel(const AcrossPla
       plan.kept.add_offsets(first_result + lane * kVector, offset);
       const Element* data = operation.data + offset[kReduced];
       for (int64_t row = part * plan.parts.share + threadIdx.x / plan.lanes; row < end; row += kUnroll * rows) {
-        Vector<Element, kVector> vectors[kUnroll];
+        Vector<Element, kVector> vectors[kUnroll] = {};
 #pragma unroll
         for (int u = 0; u < kUnroll; ++u) {
+          if (u > 0 && row + u * rows >= end) continue;
           int64_t away[1] = {};
           plan.folded.add_offsets(row + u * rows, away);
-          vectors[u] = load_span<kVector>(data + away[0], row + u * rows < end ? kVector : 0);
+          vectors[u] = load_vector<kVector>(data + away[0]);
         }
 #pragma unroll
         for (int u = 0; u < kUnroll; ++u)
@@ -215,8 +211,8 @@ __global__ void __launch_bounds__(kThreads) reduce_across_kernel(const AcrossPla
       if (threadIdx.x % kLanes == lane) smem_state[warp][i][lane] = states[i];
     }
     __syncthreads();
-    for (int column = threadIdx.x; column < plan.lanes * kVector; column += kThreads) {
-      if (first_result + column >= plan.results) break;
+    const int columns = static_cast<int>(min(int64_t{plan.lanes * kVector}, plan.results - first_result));
+    for (int column = threadIdx.x; column < columns; column += kThreads) {
       State state;
       for (int w = 0; w < kWarps; ++w) state.join(smem_state[w][column % kVector][column / kVector]);
       finish(plan, operation, first_result + column, part, state);

@@ -81,7 +81,6 @@ struct BlockOfVectors {
     return runs.runs == 1 ? span_of_one_run(number) : span_of_many_runs(number);
   }
 
- private:
   __device__ __forceinline__ Span<kOperands> span_of_one_run(int number) const {
     const int low = begin < 0 ? static_cast<int>(-begin) : 0;
     const int high = static_cast<int>(min(runs.length - begin, int64_t{INT32_MAX}));

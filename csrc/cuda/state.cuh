@@ -41,16 +41,17 @@ __device__ __forceinline__ void join_lanes(State& state, int nearest, int farthe
   for (int apart = farthest / 2; apart >= nearest; apart /= 2) state.join(state.of_lane(apart));
 }
 
-// Joins the states of `warps` neighbouring warps, a power of 2 and the same for all warps of the block, which come here
-// together; all their threads get it.
+// Joins the states of `threads` neighbouring threads, a power of 2 and the same for all of the block, which come here
+// together; all of them get it.
 //   shared memory   smem_state: one for each warp of the largest block
 template <class State>
-__device__ __forceinline__ void join_warps(State& state, int warps) {
+__device__ __forceinline__ void join_threads(State& state, int threads) {
   __shared__ State smem_state[kMaxThreads / kLanes];
+  join_lanes(state, 1, min(threads, kLanes));
+  if (threads <= kLanes) return;
+  const int warps = threads / kLanes;
   const int warp = threadIdx.x / kLanes;
   const int lane = threadIdx.x % kLanes;
-  join_lanes(state, 1, kLanes);
-  if (warps == 1) return;
   if (lane == 0) smem_state[warp] = state;
   __syncthreads();
   state = smem_state[warp / warps * warps + lane % warps];

@@ -17,6 +17,7 @@ template <class Code>
 struct SumCodes {
   using Element = Code;
   using State = Sum;
+  static constexpr bool kOneRun = true;  // sums are of one dimension
   const Code* __restrict__ data;
   Sum* parts;
   SumResult result;

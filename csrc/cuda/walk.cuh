@@ -25,8 +25,10 @@ struct Divisor {
     magic = static_cast<uint64_t>((static_cast<unsigned __int128>(1) << (63 + shift)) / static_cast<uint64_t>(by)) + 1;
   }
 
-  __device__ __forceinline__ int64_t quotient(int64_t n) const {
-    if (divisor == 1) return n;
+  __device__ __forceinline__ int64_t quotient(int64_t n) const { return divisor == 1 ? n : quotient_by_many(n); }
+
+  // For a divisor that is known not to be 1.
+  __device__ __forceinline__ int64_t quotient_by_many(int64_t n) const {
     return static_cast<int64_t>(__umul64hi(static_cast<uint64_t>(n), magic) >> (shift - 1));
   }
 };
@@ -52,7 +54,7 @@ struct ShortDivisor {
   }
 };
 
-// Strides are in elements; loop 0 is the outermost.
+// Strides are in elements; loop 0 is the outermost. A loop of one round is none: a nest has left it out.
 template <int kOperands>
 struct Walk {
   int32_t loops = 0;
@@ -69,13 +71,15 @@ struct Walk {
 
   // Adds what element `index`, counted with the last loop fastest, is away from the first, for each operand.
   __device__ __forceinline__ void add_offsets(int64_t index, int64_t (&offset)[kOperands]) const {
-#pragma unroll 1
-    for (int loop = loops - 1; loop >= 0; --loop) {
-      const int64_t rest = loop > 0 ? size[loop].quotient(index) : 0;
+    // Where nothing is left, further loops add nothing; the test also keeps the compiler from unrolling.
+    for (int loop = loops - 1; loop > 0 && index != 0; --loop) {
+      const int64_t rest = size[loop].quotient_by_many(index);
       const int64_t step = index - rest * size[loop].divisor;
       for (int i = 0; i < kOperands; ++i) offset[i] += step * stride[loop][i];
       index = rest;
     }
+    // The outermost loop divides nothing; where there is none, its stride is 0.
+    for (int i = 0; i < kOperands; ++i) offset[i] += index * stride[0][i];
   }
 };
 

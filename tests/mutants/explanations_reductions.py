@@ -4,128 +4,113 @@ from .explanation import Explanation
 
 FAMILY = "reduce_(along|across)_kernel"
 ALONG, ACROSS = "reduce_along_kernel", "reduce_across_kernel"
-LOOP = "for (int loop = loops - 1; loop >= 0; --loop)"
-REST = "const int64_t rest = loop > 0 ? size[loop].quotient(index) : 0;"
-DIVISOR_1 = "if (divisor == 1) return n;"
+RANGES, SUMS, JOINS = "FindRange", "SumCodes", "JoinParts"
+
+LOOP = "for (int loop = loops - 1; loop > 0 && index != 0; --loop)"
+DIVISOR_1 = "return divisor == 1 ? n : quotient_by_many(n);"
 QUOTIENT = "return static_cast<int64_t>(__umul64hi(static_cast<uint64_t>(n), magic) >> (shift - 1));"
 STEP = "const int64_t step = index - rest * size[loop].divisor;"
-OFFSETS = "for (int i = 0; i < kOperands; ++i) offset[i] += step * stride[loop][i];"
-WALK = (LOOP, REST, DIVISOR_1, QUOTIENT, STEP, OFFSETS)
+OFFSETS = "offset[i] += step * stride[loop][i];"
+FOUR_ROWS = "for (int u = 0; u < kUnroll; ++u) {"
 
-OUTERMOST = "in the outermost loop the quotient is 0 as well, since the index is less than the loop's size"
-NOTHING_LEFT = "after the outermost loop the index is 0, as it is where there is no loop: further rounds add nothing"
-SIX_LOOPS = "a tensor has 6 dimensions, so at most 6 loops stay or are folded: a third round of a remainder is the last"
-ONE_LOOP = "states of parts are folded in one loop, and never in parts again"
-ONE_DIMENSION = "sums are of one dimension: one loop is folded, as one run"
-WHERE_BLOCK_BEGINS = "with several runs, each vector finds its own run: where the first one begins nobody reads"
-NO_DIVISION = "only the test for 1 reads it here, and what stands next to it is not 1 either"
-NO_REST = "in the outermost loop the rest is 0, whatever it is multiplied with"
+NOTHING_LEFT = "a loop more adds nothing: where no index is left it is 0, and the outermost loop's quotient is 0"
+ONE_FOLDED = "states of parts and the codes of a sum are folded in one loop, which divides nothing"
+NO_PARTS = "joined states are never in parts again, so one part and few tiles are all there is"
 GRID = "the launcher never starts more blocks than there are pieces"
+NO_PIECES = "a round more has no pieces: each thread's own is tested again"
 ONE_ROUND = "a piece has no more columns than the block has threads: each thread has one round"
-ONE_RESULT = "without loops there is one result, and the next column is beyond it"
-SAME_VECTOR = "one element is always whole and aligned, and so is a vector across results; else elements give the same"
-TESTED = "the loop's condition has tested the first of the four rows"
-TAKEN_AGAIN = "no elements, or some that the result already has: zeros and repetitions change no range"
-ALIGNED = "whole vectors that begin in their run are aligned: the last element is not put in by itself"
+TAKEN_AGAIN = "takes elements that the result already has, or that another part takes: repetitions change no range"
 INSIDE = "the steps of a part end with the last run: there is none beyond"
-NO_VECTORS = "a round more is of no vectors: each of its four is tested again"
 SAME_STATE = "all threads of a lane have the same state, and write it to the same place"
-TWO_WARPS = "a result has two warps or more here"
-ONE_RUN = "a result of one run is taken another way, never through a block of vectors"
+ONE_BY_ONE = "saves work: a whole vector goes one element at a time as well"
+ALIGNED = "vectors are cut where data is aligned: a whole one is one access, and never goes by elements"
+ITSELF = "joins a state with itself, which changes no range"
+TWO_VECTORS = "a run has two vectors or more"
+EARLIER = (
+    "the block's first run is but where its own are counted from: an earlier one serves as well, up to 2^31 elements"
+)
+IN_STEP = "parts' states lie in the order of their loops: however a number is split, the place is the same"
+POWER = "what is compared is a power of 2, and never one more than another"
+AT_LEAST_TWO = "the first step is always made: here are two warps or more"
+ONE_WARP = "saves work: the state of a single warp comes back from shared memory as it was"
+FIRST_OF_FOUR = "saves work: without a first step none of the four is before the end"
+ONE_RUN = "only a run of 2^30 elements and more needs numbers that are not counted from the block's first run"
+WIDEST = "no bfloat16 and no difference of two is the largest float"
+PITCH = "the last bytes are of the pitch behind the last row, which nobody uses"
 
-OF_THE_FIRST_RUN = (
-    "begin = vector * kVector - misalignment<kVector>(data + offset[aligned]);",
-    QUOTIENT,
-    OFFSETS,
-)
-OF_FOUR_VECTORS = (
-    "if (step + u * threads < end) vectors[u] = load_vector<kVector>(from);",
-    "if (step + u * threads < end) take_all(operation, vectors[u], state);",
-    "if (step + u * threads >= steps) continue;",
-    "if (step + u * threads < steps) take_all(operation, vectors[u], state);",
-)
-OF_SEVERAL_RUNS = (
-    *OF_FOUR_VECTORS[2:],
-    "for (int step = lane; step < steps; step += kUnroll * threads)",
-    "span.count = run + further < runs.runs ?",
-    "return runs.runs == 1 ? span_of_one_run(number)",
-    "const int from = max(number * kVector, low);",
-)
-OF_SPANS = (
-    "if (count == kCount && misalignment<kCount>(from) == 0)",
-    "if (i < count) vector.put(i, from[i]);",
-    "memcpy(&bits, &value, sizeof value);",
-    "word[i / kInWord] = shift == 0 ? bits",
+
+def alike(operator, source, reason, *, kernel=FAMILY, ptx="", change="", most=4, subject="", **how):
+    return Explanation(kernel, operator, source, ptx, change, reason, most, subject=subject, **how)
+
+
+WALKS = (
+    alike("drop condition", LOOP, NOTHING_LEFT, change="alone", most=30),
+    alike("widen compare", LOOP, NOTHING_LEFT, most=12),
+    alike("widen index", LOOP, NOTHING_LEFT, ptx=r"^add\.s32", change="^-1 -> 0", most=2),
+    alike("drop guard", LOOP, NOTHING_LEFT, change="for no thread", most=12),
+    *(
+        alike("", line, ONE_FOLDED, kernel=ACROSS, subject=f"{SUMS}|{JOINS}", most=24, unreached=True)
+        for line in (LOOP, QUOTIENT, STEP, OFFSETS)
+    ),
+    alike("drop guard", LOOP, ONE_FOLDED, kernel=ACROSS, change="for every thread", subject=f"{SUMS}|{JOINS}", most=8),
+    # Where the plan's folded loops stand in memory, computed ahead and then not read.
+    *(
+        alike("", line, ONE_FOLDED, kernel=ACROSS, ptx=r"^(add|mul\.wide)\.s", subject=f"{SUMS}|{JOINS}", most=6)
+        for line in (FOUR_ROWS, "const int warp = ", "const int rows = ")
+    ),
 )
 
-REDUCTIONS = (
-    Explanation(FAMILY, "drop guard", REST, "", "for no thread", OUTERMOST, most=60),
-    Explanation(
-        FAMILY, "drop guard", DIVISOR_1, "", "for no thread", "a loop of one round is no loop: no size is 1", most=60
-    ),
-    Explanation(FAMILY, "drop guard", LOOP, "", "for no thread", NOTHING_LEFT, most=30),
-    Explanation(FAMILY, "widen compare", LOOP, "", "", NOTHING_LEFT, most=20),
-    *(Explanation(ACROSS, "", line, "", "", ONE_LOOP, most=150, subject="JoinParts", unreached=True) for line in WALK),
+JOINED = (
+    alike("drop guard", "if (plan.parts.count.divisor > 1)", NO_PARTS, kernel=ACROSS, subject=JOINS),
+    alike("", "operation.parts[part * plan.results + result] = state;", NO_PARTS, subject=JOINS, unreached=True),
+    alike("drop guard", DIVISOR_1, NO_PARTS, kernel=ACROSS, change="for no thread", subject=JOINS),
+    alike("widen index", QUOTIENT, IN_STEP, kernel=ACROSS, subject=JOINS, most=3),
+    alike("widen scale", QUOTIENT, IN_STEP, kernel=ACROSS, subject=JOINS, most=1),
+    alike("widen index", QUOTIENT, NO_PARTS, kernel=ACROSS, change="^-1 -> 0", subject=JOINS, most=1),
+)
+
+PIECES = (
+    alike("drop guard", "for (int64_t piece = blockIdx.x; ", GRID, kernel=ACROSS, change="for no thread", most=1),
+    alike("widen compare", "for (int64_t piece = blockIdx.x; ", GRID, kernel=ACROSS, most=1),
+    alike("drop guard", "for (int64_t first = ", GRID, kernel=ALONG, change="for no thread", most=1),
+    alike("widen compare", "for (int64_t first = ", GRID, kernel=ALONG, ptx=r"^setp\.ge", most=1),
+    alike("widen compare", "for (int64_t first = ", NO_PIECES, kernel=ALONG, ptx=r"^setp\.lt", most=1),
+    alike("", "for (int column = threadIdx.x; ", ONE_ROUND, kernel=ACROSS, subject="<[148],", most=8),
+    alike("shrink shared", "", PITCH, kernel=ACROSS, most=1),
+    alike("drop guard", "if (threadIdx.x % kLanes == lane) ", SAME_STATE, change="for no thread", most=16),
+)
+
+STEPS = (
+    alike("", "if (first_step == 0) {", TAKEN_AGAIN, kernel=ALONG, subject=RANGES),
+    alike("", "for (int i = lane; i < head; i += threads)", TAKEN_AGAIN, kernel=ALONG, subject=RANGES),
+    alike("widen compare", "for (int64_t step = first_step + lane; ", TAKEN_AGAIN, kernel=ALONG, subject=RANGES),
+    alike("widen compare", "if (u == 0 || step + u * threads < end)", TAKEN_AGAIN, kernel=ALONG, subject=RANGES),
     *(
-        Explanation(FAMILY, "", line, "", "", ONE_DIMENSION, most=150, subject="SumCodes", unreached=True)
-        for line in WALK
+        alike("", line, TAKEN_AGAIN, kernel=ALONG, change="for no thread|->", subject=RANGES, most=6)
+        for line in ("for (int step = lane; ", "if (u > 0 && step + u * threads >= steps)")
     ),
-    *(Explanation(FAMILY, "", line, "", "", SIX_LOOPS, most=60, unreached=True) for line in WALK),
-    Explanation(FAMILY, "drop guard", REST, "", "for every thread", SIX_LOOPS, most=20),
-    Explanation(FAMILY, "widen index", LOOP, r"^add\.s32", "", SIX_LOOPS, most=20),
-    Explanation(FAMILY, "widen index", DIVISOR_1, "^ld.param", "", NO_DIVISION, most=20),
-    Explanation(FAMILY, "widen index", STEP, "^ld.param", "", NO_REST, most=20),
-    Explanation(ACROSS, "", "if (plan.parts.count.divisor > 1)", "", "", ONE_LOOP, most=4, subject="JoinParts"),
-    Explanation(
-        ACROSS, "", "operation.parts[part * plan.results + result] = state;", "", "", ONE_LOOP, most=12,
-        subject="JoinParts", unreached=True,
+    alike("drop guard", DIVISOR_1, TWO_VECTORS, kernel=ALONG, change="for no thread", subject=RANGES, most=1),
+    alike(
+        "drop guard", "if (divisor == 1) return n;", TWO_VECTORS, kernel=ALONG, change="for no thread", subject=RANGES
     ),
-    Explanation(ACROSS, "drop guard", "for (int64_t piece = blockIdx.x; ", "", "for no thread", GRID),
-    Explanation(ACROSS, "widen compare", "for (int64_t piece = blockIdx.x; ", "", "", GRID),
-    Explanation(ALONG, "drop guard", "for (int64_t first = ", "", "for no thread", GRID),
-    Explanation(ALONG, "widen compare", "for (int64_t first = ", "", "", GRID),
-    Explanation(ACROSS, "drop guard", "for (int column = ", "", "for no thread", ONE_ROUND, 2, subject="<[148],"),
-    Explanation(ACROSS, "widen index", "for (int column = ", "", "256 -> 257", ONE_ROUND, 2, subject="<[148],"),
-    Explanation(ACROSS, "drop guard", "for (int column = ", "", "for every thread", ONE_RESULT),
-    Explanation(FAMILY, "drop guard", "if (count == kCount && misalignment", "", "", SAME_VECTOR, 12),
-    *(Explanation(ACROSS, "", line, "", "", SAME_VECTOR, 150, unreached=True) for line in OF_SPANS),
-    Explanation(ACROSS, "widen compare", "vectors[u] = load_span<kVector>(data + away[0], ", "", "", TESTED),
-    # Where the states of parts are joined, the walk over what is folded has one loop.
-    Explanation(ACROSS, "drop guard", LOOP, "", "for every thread", ONE_LOOP, 8, subject="JoinParts"),
-    Explanation(ACROSS, "drop guard", DIVISOR_1, "", "for every thread", ONE_LOOP, 4, subject="JoinParts"),
-    Explanation(ACROSS, "widen index", QUOTIENT, "", "", ONE_LOOP, 10, subject="JoinParts"),
-    Explanation(ACROSS, "widen scale", QUOTIENT, "", "", ONE_LOOP, 6, subject="JoinParts"),
-    Explanation(ACROSS, "widen index", OFFSETS, "", "", ONE_LOOP, 6, subject="JoinParts"),
-    Explanation(ACROSS, "widen scale", OFFSETS, "", "", ONE_LOOP, 8, subject="JoinParts"),
-    # Sums of codes have one run for each result, and never vectors from several.
-    *(
-        Explanation(ALONG, "", line, "", "", ONE_DIMENSION, 150, subject="SumCodes", unreached=True)
-        for line in (*OF_SEVERAL_RUNS, *OF_SPANS)
+    alike(
+        "widen index", QUOTIENT, EARLIER, kernel=ALONG, change="^-1 -> 0", subject=RANGES, most=1, verdict="known hole"
     ),
-    # BlockOfVectors finds where its first run begins, for the way of one run.
-    *(Explanation(ALONG, "", line, "", "", WHERE_BLOCK_BEGINS, 18, subject="FindRange") for line in OF_THE_FIRST_RUN),
-    Explanation(ALONG, "drop guard", "return runs.runs == 1 ? span_of_one_run(number)", "", "", ONE_RUN, 6),
-    Explanation(ALONG, "", "const int from = max(number * kVector, low);", "", "", ONE_RUN, 8, unreached=True),
-    *(
-        Explanation(ALONG, operator, line, "", "", TAKEN_AGAIN, 6, subject="FindRange")
-        for operator in ("drop guard", "widen compare")
-        for line in OF_FOUR_VECTORS
-    ),
-    Explanation(ALONG, "drop guard", DIVISOR_1, "", "for every thread", WHERE_BLOCK_BEGINS, 5, subject="FindRange"),
-    Explanation(ALONG, "widen compare", REST, "", "", WHERE_BLOCK_BEGINS, 3, subject="FindRange"),
-    Explanation(ALONG, "", "if (i < count) vector.put(i, from[i]);", "", "", ALIGNED, 8, unreached=True),
-    Explanation(ALONG, "drop guard", "if (i < count) vector.put(i, from[i]);", "", "for every thread", ALIGNED, 4),
-    Explanation(ALONG, "", "span.count = run + further < runs.runs ?", "", "", INSIDE, 12),
-    Explanation(ALONG, "", "for (int step = lane; step < steps; ", "", "", NO_VECTORS, 3),
-    Explanation(ALONG, "", "for (int64_t step = first_step + lane; ", "", "", NO_VECTORS, 3),
-    Explanation(FAMILY, "drop guard", "if (threadIdx.x % kLanes == lane) ", "", "for no thread", SAME_STATE, 16),
-    Explanation(ALONG, "drop guard", "if (warps == 1) return;", "", "for no thread", TWO_WARPS),
-    Explanation(
-        FAMILY, "", "for (int apart = farthest / 2; ", "", "", "joins a state with itself, which changes no range", 4,
-        subject="Range",
-    ),
-    Explanation(
-        FAMILY, "widen compare", "bool is_finite(float a)", "", "",
-        "no bfloat16 is as large as the largest float, and no difference of two equals it", 150, subject="bfloat16",
-    ),
-)  # fmt: skip
+    alike("", "span.count = run + further < runs.runs ?", INSIDE, kernel=ALONG, most=16),
+    alike("drop guard", "if (Operation::kOneRun || ", ONE_RUN, change="for no thread", most=1, verdict="known hole"),
+    alike("drop guard", "if (count == kCount && ", ONE_BY_ONE, change="for every thread", most=8),
+    alike("drop guard", "if (count == kCount && ", ALIGNED, change="for no thread", most=4),
+    alike("drop guard", "if (i < count) vector.put(i, from[i]);", ALIGNED, change="for every thread", most=4),
+    alike("widen compare", "if (i < count) vector.put(i, from[i]);", ALIGNED, ptx=r", [48];"),
+    alike("", "if (i < count) vector.put(i, from[i]);", ALIGNED, most=8, unreached=True),
+)
+
+STATES = (
+    alike("", "for (int apart = farthest / 2; ", ITSELF, subject="Range"),
+    alike("drop guard", "for (int apart = farthest / 2; ", AT_LEAST_TWO, change="for no thread", most=1),
+    alike("widen compare", "for (int apart = farthest / 2; ", POWER, ptx=r", [13];", most=2),
+    alike("widen compare", "if (threads <= kLanes) return;", ONE_WARP, most=1),
+    alike("widen compare", "bool is_finite(float a)", WIDEST, subject="bfloat16", most=150),
+)
+
+REDUCTIONS = (*WALKS, *JOINED, *PIECES, *STEPS, *STATES)

@@ -67,15 +67,16 @@ class Subject:
         return sorted(self._cases_that_reach(mutant.at), key=lambda case: case is not self.latest)
 
     def _cases_that_reach(self, at):
-        """Those that run instruction `at`, or may: a guard that is always false leaves no trace, but its place does."""
+        """Those that run instruction `at`, or may.
+
+        A guard that is always false leaves no trace, but what comes behind it does.
+        """
         if at < 0:
             return [case for case, _ in self.cases]
-        labels = set(self.kernel.labels.values())
-        while self.kernel.instructions[at].guard is not None:
-            if at in labels or at == 0 or self.kernel.instructions[at - 1].opcode.startswith(("bra", "ret", "exit")):
-                return [case for case, _ in self.cases]
-            at -= 1
-        return [case for case, reach in self.cases if reach.warps[at]]
+        places = [at]
+        while self.kernel.instructions[places[-1]].guard is not None:
+            places.append(places[-1] + 1)
+        return [case for case, reach in self.cases if any(reach.warps[place] for place in places)]
 
 
 class Trial(Module):
