@@ -10,7 +10,18 @@ import torch
 import quaver
 from quaver import reference
 from tests import cases, oracle
-from tests.cases import CODE_DTYPES, DEVICES, EDGE_SIZES, assert_bits, codes, layouts, normal, scales, zero_points
+from tests.cases import (
+    CODE_DTYPES,
+    DEVICES,
+    EDGE_SIZES,
+    assert_bits,
+    codes,
+    layouts,
+    normal,
+    products,
+    scales,
+    zero_points,
+)
 from tests.test_matmul import BATCHES, both, column_shapes, float32, int8, int32, row_shapes, uint8
 
 ops = torch.ops.quaver
@@ -18,10 +29,6 @@ ops = torch.ops.quaver
 MODES = ("float", "fixed")
 ONE = torch.tensor(1.0)
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
-
-
-def products(*shape, seed=0, most=2**20):
-    return torch.randint(-most, most, shape, generator=cases.generator(seed), dtype=torch.int32)
 
 
 def bias_of(mode, n, seed=7):
