@@ -219,7 +219,7 @@ QUAVER_FUNCTION FixedMultiplier fixed_multiplier(float a_scale, float b_scale, f
 // before a shift to the right, which rounds ties away from zero.
 QUAVER_FUNCTION int32_t multiply_fixed(int32_t acc, FixedMultiplier multiplier) {
   const int32_t left = multiplier.shift > 0 ? multiplier.shift : 0;
-  const int32_t right = multiplier.shift > 0 ? 0 : -multiplier.shift;
+  const int32_t right = multiplier.shift < 0 ? -multiplier.shift : 0;
   int64_t raised = static_cast<int64_t>(acc) * (int32_t{1} << left);
   raised = raised < INT32_MIN ? INT32_MIN : raised;
   raised = raised > INT32_MAX ? INT32_MAX : raised;
@@ -233,9 +233,9 @@ QUAVER_FUNCTION int32_t multiply_fixed(int32_t acc, FixedMultiplier multiplier) 
 // (10) requantize by a multiplier; `acc` has its bias already. Cut as in `cut_quotient`.
 QUAVER_FUNCTION int32_t requantize_fixed(int32_t acc, FixedMultiplier multiplier, bool relu, int32_t zero_point,
                                          CodeRange range) {
+  const int32_t least = relu ? 0 : -512;
   int32_t t = multiply_fixed(acc, multiplier);
-  t = relu && t < 0 ? 0 : t;
-  t = t < -512 ? -512 : t;
+  t = t < least ? least : t;
   t = t > 512 ? 512 : t;
   return clamp_code(wrapping_add(t, zero_point), range);
 }

@@ -192,6 +192,9 @@ def test_requantize(mode):
         factors = (scales(), scales(1, 5), 2.0**12 * scales(1, 5, seed=4))
         bias = normal(5) if mode == "float" else products(5, most=2**16)
         check("requantize", acc, *factors, out_zero_point=zero_points(1, 5), bias=bias, mode=mode)
+    # Threads with more rows than they read at once
+    for row in ((), (4200, 1)):
+        check("requantize", products(4200, 128), scales(*row), scales(1, 128), 2.0**12 * scales(1, 128), mode=mode)
     # Parameters that are neighbours, but not aligned; and those that are not neighbours
     acc = products(20, 64)
     for scale in (scales(1, 65)[:, 1:], scales(1, 128)[:, ::2]):

@@ -12,11 +12,16 @@ namespace {
 
 constexpr int kVector = kWidest<int32_t>;  // neighbouring columns of a thread
 
+// (7), whose sign of zero no code depends on: no bias is as good as one of 0.
+__device__ __forceinline__ float scaled(int32_t acc, float a_scale, float b_scale, float bias, bool relu) {
+  return scale_product(acc, a_scale, b_scale, true, bias, relu);
+}
+
 // Rows of neighbouring columns, where a thread keeps what its columns bring. Several such planes have each its own.
 struct RowsPlan {
-  static constexpr int kTogether = 4;  // rows that a thread reads before it works on the first
+  static constexpr int kTogether = 2;  // rows that a thread reads before it works on the first
   static constexpr int kMostRounds = 16;
-  static constexpr int64_t kEnoughBlocks = 1024;
+  static constexpr int64_t kEnoughBlocks = 256;
 
   Walk<kRequantizeOperands> outer;  // over planes
   int64_t rows = 1;
@@ -79,20 +84,6 @@ struct RowsPlan {
   }
 };
 
-// What neighbouring columns bring of one kind, `absent` where nobody gave any.
-template <class T>
-__device__ __forceinline__ void load_columns(const T* from, int32_t step, T absent, T (&value)[kVector]) {
-  if (from != nullptr && step != 0) {
-    const Vector<T, kVector> vector = load_span<kVector>(from, kVector);
-#pragma unroll
-    for (int i = 0; i < kVector; ++i) value[i] = vector.get(i);
-    return;
-  }
-  const T only = from == nullptr ? absent : __ldg(from);
-#pragma unroll
-  for (int i = 0; i < kVector; ++i) value[i] = only;
-}
-
 // Where a thread's part of a plane begins, and the rows that it has.
 struct RowsOfThread {
   const RowsPlan& plan;
@@ -101,13 +92,31 @@ struct RowsOfThread {
   int64_t row;
   int64_t end;
 
+  // What the thread's columns bring of one kind.
   template <class T>
-  __device__ __forceinline__ void load(const T* values, int operand, T absent, T (&value)[kVector]) const {
-    load_columns(values == nullptr ? nullptr : values + offset[operand], plan.step[operand], absent, value);
+  __device__ __forceinline__ void load(const T* values, int operand, T (&value)[kVector]) const {
+    const T* from = values + offset[operand];
+    if (plan.step[operand] == 1) {
+      const Vector<T, kVector> vector = load_span<kVector>(from, kVector);
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) value[i] = vector.get(i);
+    } else {
+      const T only = __ldg(from);
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) value[i] = only;
+    }
   }
 
-  // convert(vector of products, a_scale) gives the codes of a row's part.
-  template <int kTogether, class Convert>
+  // The same, 0 where nobody gave any.
+  template <class T>
+  __device__ __forceinline__ void load_given(const T* values, int operand, T (&value)[kVector]) const {
+    if (values != nullptr) return load(values, operand, value);
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) value[i] = 0;
+  }
+
+  // convert(vector of products, a_scale) gives the codes of a row's part. Without kScales it gets no a_scale.
+  template <int kTogether, bool kScales, class Convert>
   __device__ __forceinline__ void for_each(const Convert& convert) const {
     const int32_t* acc = data.acc + offset[kRequantizeAcc];
     const float* a_scale = data.a_scale + offset[kRequantizeAScale];
@@ -115,18 +124,18 @@ struct RowsOfThread {
     const int32_t apart = kThreads >> plan.across_log2;
     for (int64_t first = row; first < end; first += kTogether * apart) {
       Vector<int32_t, kVector> products[kTogether];
-      float scale[kTogether];
+      float scale[kTogether]{};
 #pragma unroll
       for (int u = 0; u < kTogether; ++u) {
         const int64_t at = first + u * apart;
-        if (at >= end) break;
+        if (u > 0 && at >= end) break;
         products[u] = load_vector<kVector>(acc + at * plan.row_stride[kRequantizeAcc]);
-        scale[u] = __ldg(a_scale + at * plan.row_stride[kRequantizeAScale]);
+        if constexpr (kScales) scale[u] = __ldg(a_scale + at * plan.row_stride[kRequantizeAScale]);
       }
 #pragma unroll
       for (int u = 0; u < kTogether; ++u) {
         const int64_t at = first + u * apart;
-        if (at >= end) break;
+        if (u > 0 && at >= end) break;
         store_vector(convert(products[u], scale[u]), q + at * plan.row_stride[kRequantizeQ]);
       }
     }
@@ -137,19 +146,18 @@ __device__ __forceinline__ void requantize_rows(const RowsOfThread& rows) {
   const RequantizeData& data = rows.data;
   float b_scale[kVector], out_scale[kVector], bias[kVector];
   int32_t zero_point[kVector];
-  rows.load(data.b_scale, kRequantizeBScale, 1.0f, b_scale);
-  rows.load(data.out_scale, kRequantizeOutScale, 1.0f, out_scale);
-  rows.load(data.out_zero_point, kRequantizeZeroPoint, 0, zero_point);
-  rows.load(data.bias, kRequantizeBias, 0.0f, bias);
+  rows.load(data.b_scale, kRequantizeBScale, b_scale);
+  rows.load(data.out_scale, kRequantizeOutScale, out_scale);
+  rows.load_given(data.out_zero_point, kRequantizeZeroPoint, zero_point);
+  rows.load_given(data.bias, kRequantizeBias, bias);
   SharedScale<QuantizeMode::kOnnx> out[kVector];
 #pragma unroll
   for (int i = 0; i < kVector; ++i) out[i] = {out_scale[i], zero_point[i], data.range};
-  rows.for_each<RowsPlan::kTogether>([&](const Vector<int32_t, kVector>& products, float a_scale) {
+  rows.for_each<RowsPlan::kTogether, true>([&](const Vector<int32_t, kVector>& products, float a_scale) {
     int32_t code[kVector];
 #pragma unroll
     for (int i = 0; i < kVector; ++i)
-      code[i] =
-          out[i].code(scale_product(products.get(i), a_scale, b_scale[i], data.bias != nullptr, bias[i], data.relu));
+      code[i] = out[i].code(scaled(products.get(i), a_scale, b_scale[i], bias[i], data.relu));
     return pack_bytes(code);
   });
 }
@@ -158,10 +166,10 @@ __device__ __forceinline__ void requantize_fixed_rows(const RowsOfThread& rows) 
   const RequantizeData& data = rows.data;
   float b_scale[kVector], out_scale[kVector];
   int32_t zero_point[kVector], bias[kVector];
-  rows.load(data.b_scale, kRequantizeBScale, 1.0f, b_scale);
-  rows.load(data.out_scale, kRequantizeOutScale, 1.0f, out_scale);
-  rows.load(data.out_zero_point, kRequantizeZeroPoint, 0, zero_point);
-  rows.load(data.integer_bias, kRequantizeBias, 0, bias);
+  rows.load(data.b_scale, kRequantizeBScale, b_scale);
+  rows.load(data.out_scale, kRequantizeOutScale, out_scale);
+  rows.load_given(data.out_zero_point, kRequantizeZeroPoint, zero_point);
+  rows.load_given(data.integer_bias, kRequantizeBias, bias);
   FixedMultiplier multiplier[kVector];
   const auto find_multipliers = [&](float a_scale) {
 #pragma unroll
@@ -177,10 +185,10 @@ __device__ __forceinline__ void requantize_fixed_rows(const RowsOfThread& rows) 
   };
   if (rows.plan.row_stride[kRequantizeAScale] == 0) {  // one for all rows: two double operations a column, not more
     find_multipliers(__ldg(data.a_scale + rows.offset[kRequantizeAScale]));
-    rows.for_each<RowsPlan::kTogether>(
+    rows.for_each<RowsPlan::kTogether, false>(
         [&](const Vector<int32_t, kVector>& products, float) { return codes(products); });
   } else {
-    rows.for_each<1>([&](const Vector<int32_t, kVector>& products, float a_scale) {
+    rows.for_each<1, true>([&](const Vector<int32_t, kVector>& products, float a_scale) {
       find_multipliers(a_scale);
       return codes(products);
     });
@@ -228,9 +236,8 @@ __global__ void __launch_bounds__(kThreads)
       code = requantize_fixed(wrapping_add(acc, bias), fixed_multiplier(a_scale, b_scale, out_scale), data.relu,
                               zero_point, data.range);
     } else {
-      const bool has_bias = data.bias != nullptr;
-      const float bias = has_bias ? __ldg(data.bias + offset[kRequantizeBias]) : 0.0f;
-      const float v = scale_product(acc, a_scale, b_scale, has_bias, bias, data.relu);
+      const float bias = data.bias == nullptr ? 0.0f : __ldg(data.bias + offset[kRequantizeBias]);
+      const float v = scaled(acc, a_scale, b_scale, bias, data.relu);
       code = quantize<QuantizeMode::kOnnx>(v, out_scale, zero_point, data.range);
     }
     static_cast<uint8_t*>(data.q)[offset[kRequantizeQ]] = static_cast<uint8_t>(code);
