@@ -13,7 +13,7 @@ import torch
 
 from tests.emulator import Module, ptx
 from tests.mutants import report, runner, subjects
-from tests.mutants.explanations import ELEMENTWISE, MATMUL_SIMT, TRITON
+from tests.mutants.explanations import ELEMENTWISE, MATMUL_SIMT, REQUANTIZE, TRITON
 from tests.mutants.operators import NAMES, mutants_of
 
 SEEN = 0.95
@@ -52,6 +52,11 @@ def test_a_sample_of_mutants_of_our_elementwise_kernels():
     check(judged(subjects.op_subjects(makers=(subjects.ELEMENTWISE,)), SAMPLE_OF_MANY))
 
 
+@needs_nvcc
+def test_a_sample_of_mutants_of_requantize():
+    check(judged(subjects.op_subjects(makers=(subjects.REQUANTIZE,)), SAMPLE))
+
+
 def check_reductions(dtypes, every):
     """Their survivors are not all explained yet: fewer are asked for, and the open ones are printed."""
     verdicts = judged(subjects.op_subjects(*dtypes, makers=(subjects.REDUCTIONS,)), every)
@@ -80,6 +85,14 @@ def test_every_mutant_of_our_matmul_and_elementwise_kernels():
     verdicts = judged(subjects.op_subjects(makers=(subjects.MATMULS, subjects.ELEMENTWISE)))
     check(verdicts)
     assert_used(verdicts, (*MATMUL_SIMT, *ELEMENTWISE))
+
+
+@needs_nvcc
+@pytest.mark.deep
+def test_every_mutant_of_requantize():
+    verdicts = judged(subjects.op_subjects(makers=(subjects.REQUANTIZE,)))
+    check(verdicts)
+    assert_used(verdicts, REQUANTIZE)
 
 
 @needs_nvcc

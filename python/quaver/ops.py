@@ -404,10 +404,10 @@ def requantize(
     >>> quaver.requantize(acc, *scales, out_zero_point=torch.tensor(-3))
     tensor([[-13,   2],
             [ -2, 127]], dtype=torch.int8)
-    >>> bias = torch.tensor([1.0, -2.0])  # in mode "fixed" in units of a_scale * b_scale
+    >>> bias = torch.tensor([1.0, -2.0])  # in mode "fixed" in units of a_scale * b_scale; 5.4 is 22 / 4 there, so 6
     >>> quaver.requantize(acc, *scales, bias=(bias / (scales[0] * scales[1][0])).round().int(), mode="fixed")
     tensor([[ -6,  -3],
-            [  5, 127]], dtype=torch.int8)
+            [  6, 127]], dtype=torch.int8)
     """
     op = "requantize"
     check_tensors(op, acc=acc, a_scale=a_scale, b_scale=b_scale, out_scale=out_scale)

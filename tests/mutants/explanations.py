@@ -3,6 +3,7 @@
 from .explanation import Explanation
 from .explanations_elementwise import ELEMENTWISE
 from .explanations_reductions import REDUCTIONS
+from .explanations_requantize import REQUANTIZE
 
 STEPS = "for first in range(0, k, tile_k)"
 MASKED_STEP = (
@@ -94,4 +95,4 @@ MATMUL_SIMT = (
     ),
 )  # fmt: skip
 
-EXPLANATIONS = (*TRITON, *MATMUL_SIMT, *ELEMENTWISE, *REDUCTIONS)
+EXPLANATIONS = (*TRITON, *MATMUL_SIMT, *ELEMENTWISE, *REDUCTIONS, *REQUANTIZE)

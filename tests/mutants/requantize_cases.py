@@ -71,6 +71,8 @@ def of_each_layout(mode):
         2.0**12 * scales(2, 5, 1, 32),
     )
     yield OpCase("requantize", acc_planes, a_scale, b_scale, out_scale[:, 1:4], mode=mode)
+    part = products(2, 4, 12, 32)[:, 1:]
+    yield OpCase("requantize", part, a_scale, b_scale, out_scale[:, 1:4], mode=mode)
     for given in ((b_scale, out_scale[:, 1:4]), (out_scale[:, 1:4], 2.0**24 * b_scale)):
         points = zero_points(2, 4, 1, 32)[:, 1:]
         yield OpCase("requantize", acc_planes, scales(), *given, out_zero_point=points, mode=mode)
@@ -93,7 +95,7 @@ def edges(mode):
     """Multipliers that are powers of 2 and others, with products that they bring to ties, that overflow and vanish."""
     powers = torch.exp2(torch.tensor([-40.0, -33, -32, -31, -20, -8, -2, -1, 0, 1, 2, 7, 20, 29, 30, 40, 100, 127]))
     numbers = [sign * (2**n + d) for n in range(31) for d in (-1, 0, 1) for sign in (1, -1)]
-    ends = [0, 0, *(4 * [-(2**31)]), *(4 * [2**31 - 1]), 1 - 2**31, 2**31 - 2]
+    ends = [*(4 * [0]), *(4 * [-(2**31)]), *(4 * [2**31 - 1]), 1 - 2**31, 2**31 - 2]
     acc = torch.tensor([*numbers, *ends], dtype=torch.int32).expand(len(powers), -1)
     one = torch.tensor(1.0)
     for relu in (False, True):
