@@ -59,6 +59,7 @@ def of_each_layout(mode):
         yield OpCase("requantize", view, *column, bias=bias_of(mode, 64), mode=mode)
     yield OpCase("requantize", products(2, 5, 24, 12).movedim(1, -1), *factors((), (1, 5)), mode=mode)
     yield OpCase("requantize", products(3, 201), *factors((3, 1), (1, 201)), mode=mode, blocks=2)
+    yield OpCase("requantize", products(201), *factors((), ()), mode=mode)
     # Products and codes that lie apart in different ways; a thread with more rows than it reads at once
     yield OpCase("requantize", products(36, 136)[:, :128], *factors((36, 1), (1, 128)), mode=mode)
     yield OpCase("requantize", products(36, 136)[:, :128], *factors((), (1, 128)), mode=mode)
