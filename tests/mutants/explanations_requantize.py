@@ -6,10 +6,12 @@ from .explanations_elementwise import BOUNDARY, LOAD, ONE, ONE_BY_ONE
 ROWS = "requantize_rows_kernel"
 BOTH = "requantize_(rows|elements)_kernel"
 
+SATURATES = "a shift of 30 brings 1 to 2^29 or more, beyond every code, with any significand"
+
 REQUANTIZE = (
     Explanation(
         BOTH, "widen compare", "if (shift > 30)", r", 30;", "gt -> ge",
-        "a shift of 30 brings 1 to 2^29 or more, beyond every code, with any significand", most=8,
+        SATURATES, most=8,
     ),
     Explanation(
         BOTH, "widen compare", "return relu && v <= 0.0f", "", "le -> lt",
