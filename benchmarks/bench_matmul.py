@@ -1,4 +1,4 @@
-"""int8_matmul, int8_matmul_requantize and int8_linear against their pure-torch references and float32 torch.
+"""The int8 matmuls, requantize and int8_linear against their pure-torch references and float32 torch.
 
 python -m benchmarks.bench_matmul [--quick]
 
@@ -55,6 +55,38 @@ def int8_matmul_requantize(problem):
     return exact, {"float32": partial(torch.nn.functional.linear, x, weight, bias)}
 
 
+def fixed(problem):
+    """What mode "fixed" takes: the scale of the whole of x, and a bias in units of its product with the weight's."""
+    q, params = quaver.dynamic_quantize(problem.x, quaver.PerTensor())
+    args = (params.scale, problem.weight_scale.t())
+    bias = (problem.bias / (args[0] * args[1])[0]).round().to(torch.int32)
+    out_scale = reference.int8_matmul_dequantize(q, problem.weight_q.t(), *args).abs().amax() / 127
+    return q, (*args, out_scale), {"bias": bias, "mode": "fixed"}
+
+
+def int8_matmul_requantize_fixed(problem):
+    q, args, options = fixed(problem)
+    operands = (q, problem.weight_q.t(), *args)
+    exact = {
+        "quaver": partial(quaver.int8_matmul_requantize, *operands, **options),
+        "reference": partial(reference.int8_matmul_requantize, *operands, **options),
+    }
+    x, weight, bias = problem.x, problem.weight / args[2], problem.bias / args[2]
+    return exact, {"float32": partial(torch.nn.functional.linear, x, weight, bias)}
+
+
+def requantize(problem, mode):
+    q, args, options = fixed(problem)
+    acc = quaver.int8_matmul(q, problem.weight_q.t())
+    options = options if mode == "fixed" else {"bias": problem.bias}
+    exact = {
+        "quaver": partial(quaver.requantize, acc, *args, **options),
+        "reference": partial(reference.requantize, acc, *args, **options),
+    }
+    factor, shift = args[0] * args[1] / args[2], problem.bias / args[2]  # the least that floats would do
+    return exact, {"float32": lambda: (acc * factor + shift).round().clamp(-128, 127).to(torch.int8)}
+
+
 def int8_linear(problem, symmetric):
     args = (problem.x, problem.weight_q, problem.weight_scale, problem.bias)
     options = {"weight_sum": problem.weight_sum, "symmetric": symmetric}
@@ -68,6 +100,9 @@ def int8_linear(problem, symmetric):
 OPS = {
     "int8_matmul": int8_matmul,
     "int8_matmul_requantize": int8_matmul_requantize,
+    "int8_matmul_requantize fixed": int8_matmul_requantize_fixed,
+    "requantize float": partial(requantize, mode="float"),
+    "requantize fixed": partial(requantize, mode="fixed"),
     "int8_linear symmetric": partial(int8_linear, symmetric=True),
     "int8_linear asymmetric": partial(int8_linear, symmetric=False),
 }

@@ -52,6 +52,27 @@ struct DynamicQuantizeArguments {
   DynamicNest nest;
 };
 
+// acc to q, ARITHMETIC.md (7) and (8) or (10): all but the loops.
+struct RequantizeData {
+  const int32_t* acc;
+  void* q;
+  CodeType q_type;
+  const float* a_scale;
+  const float* b_scale;
+  const float* out_scale;
+  const int32_t* out_zero_point;  // null: 0 everywhere
+  const float* bias;              // null: none, or mode kFixed
+  const int32_t* integer_bias;    // null: none, or mode kFloat
+  bool relu;
+  CodeRange range;
+  RequantizeMode mode;
+};
+
+struct RequantizeArguments {
+  RequantizeNest nest;
+  RequantizeData data;
+};
+
 // q to x, ARITHMETIC.md (3).
 struct DequantizeArguments {
   ElementwiseNest nest;  // q to x

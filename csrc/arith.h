@@ -1,8 +1,8 @@
 // arith.h: the equations of ARITHMETIC.md as scalar functions for host and device. No torch header.
 //
-// Every float operation is one IEEE single-precision operation: on the device by an intrinsic that ptxas may not
-// contract, on the host by compiling with -ffp-contract=off. Nothing here branches on data in a way that a compiler
-// could not turn into a select, so that host loops over these functions vectorize.
+// Every float operation is one IEEE single-precision operation, in (10) one of double precision: on the device by an
+// intrinsic that ptxas may not contract, on the host by compiling with -ffp-contract=off. Nothing here branches on data
+// in a way that a compiler could not turn into a select, so that host loops over these functions vectorize.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +32,22 @@ QUAVER_FUNCTION float divide(float a, float b) {
 QUAVER_FUNCTION float multiply(float a, float b) {
 #if defined(__CUDA_ARCH__)
   return __fmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+
+QUAVER_FUNCTION double divide(double a, double b) {
+#if defined(__CUDA_ARCH__)
+  return __ddiv_rn(a, b);
+#else
+  return a / b;
+#endif
+}
+
+QUAVER_FUNCTION double multiply(double a, double b) {
+#if defined(__CUDA_ARCH__)
+  return __dmul_rn(a, b);
 #else
   return a * b;
 #endif
@@ -166,10 +182,62 @@ QUAVER_FUNCTION int32_t correct_for_zero_points(int32_t product, int32_t a_zero_
   return wrapping_add(acc, wrapping_multiply(k, wrapping_multiply(a_zero_point, b_zero_point)));
 }
 
-// (7) scaling, in this order; bias and ReLU follow it
-QUAVER_FUNCTION float scale_product(int32_t acc, float a_scale, float b_scale) {
-  return multiply(static_cast<float>(acc), multiply(a_scale, b_scale));
+// (7) scaling, before the rounding to the output's type. No bias is not a bias of 0, which would turn -0 into +0.
+QUAVER_FUNCTION float scale_product(int32_t acc, float a_scale, float b_scale, bool has_bias, float bias, bool relu) {
+  float v = multiply(static_cast<float>(acc), multiply(a_scale, b_scale));
+  if (has_bias) v = add(v, bias);
+  return relu && v <= 0.0f ? 0.0f : v;
 }
-QUAVER_FUNCTION float relu(float v) { return v <= 0.0f ? 0.0f : v; }
+
+// (10) a real multiplier as significand * 2^(shift - 31): a significand in [2^30, 2^31) or 0, a shift in [-31, 30]
+struct FixedMultiplier {
+  int32_t significand;
+  int32_t shift;
+};
+
+// The significand of a double has 53 bits with its hidden one, 22 more than are kept: adding half of what is cut rounds
+// half up.
+QUAVER_FUNCTION FixedMultiplier fixed_multiplier(float a_scale, float b_scale, float out_scale) {
+  constexpr int kStored = 52;
+  constexpr int kCut = kStored + 1 - 31;
+  constexpr uint64_t kHidden = uint64_t{1} << kStored;
+  const double product = multiply(static_cast<double>(a_scale), static_cast<double>(b_scale));
+  const double real = divide(product, static_cast<double>(out_scale));
+  uint64_t bits;
+  memcpy(&bits, &real, sizeof bits);
+  const uint64_t whole = (bits & (kHidden - 1)) | kHidden;
+  const uint32_t rounded = static_cast<uint32_t>((whole + (uint64_t{1} << (kCut - 1))) >> kCut);
+  const bool carried = rounded == 0x80000000u;
+  const int32_t shift = static_cast<int32_t>((bits >> kStored) & 0x7FF) - 1022 + (carried ? 1 : 0);
+  const int32_t significand = carried ? 0x40000000 : static_cast<int32_t>(rounded);
+  if (shift < -31) return {0, 0};
+  if (shift > 30) return {0x7FFFFFFF, 30};
+  return {significand, shift};
+}
+
+// (10) gemmlowp's saturating rounding doubling high multiplication, which rounds ties up, after a shift to the left; or
+// before a shift to the right, which rounds ties away from zero.
+QUAVER_FUNCTION int32_t multiply_fixed(int32_t acc, FixedMultiplier multiplier) {
+  const int32_t left = multiplier.shift > 0 ? multiplier.shift : 0;
+  const int32_t right = multiplier.shift < 0 ? -multiplier.shift : 0;
+  int64_t raised = static_cast<int64_t>(acc) * (int32_t{1} << left);
+  raised = raised < INT32_MIN ? INT32_MIN : raised;
+  raised = raised > INT32_MAX ? INT32_MAX : raised;
+  const int64_t product = static_cast<int64_t>(static_cast<int32_t>(raised)) * multiplier.significand;
+  const int32_t high = static_cast<int32_t>((product + (int64_t{1} << 30)) >> 31);
+  const int32_t mask = static_cast<int32_t>((uint32_t{1} << right) - 1);
+  const int32_t threshold = (mask >> 1) + (high < 0 ? 1 : 0);
+  return (high >> right) + ((high & mask) > threshold ? 1 : 0);
+}
+
+// (10) requantize by a multiplier; `acc` has its bias already. Cut as in `cut_quotient`.
+QUAVER_FUNCTION int32_t requantize_fixed(int32_t acc, FixedMultiplier multiplier, bool relu, int32_t zero_point,
+                                         CodeRange range) {
+  const int32_t least = relu ? 0 : -512;
+  int32_t t = multiply_fixed(acc, multiplier);
+  t = t < least ? least : t;
+  t = t > 512 ? 512 : t;
+  return clamp_code(wrapping_add(t, zero_point), range);
+}
 
 }  // namespace quaver

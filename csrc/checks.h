@@ -179,7 +179,7 @@ inline CodeRange check_range(const char* op, CodeType type, CodeRange standard, 
   return {static_cast<int32_t>(low), static_cast<int32_t>(high)};
 }
 
-// The codes of quantize and of a requantizing matmul: by default all of the type's.
+// The codes of quantize and of what requantizes: by default all of the type's.
 inline CodeRange check_code_range(const char* op, CodeType type, std::optional<int64_t> q_min,
                                   std::optional<int64_t> q_max) {
   return check_range(op, type, full_range(type), q_min, q_max);
@@ -210,6 +210,17 @@ inline QuantizeMode check_mode(const char* op, const std::string& mode) {
   if (mode == "onnx") return QuantizeMode::kOnnx;
   if (mode == "affine") return QuantizeMode::kAffine;
   refuse(op, "mode must be 'onnx' or 'affine', got '", mode, "'");
+}
+
+inline RequantizeMode check_requantize_mode(const char* op, const std::string& mode) {
+  if (mode == "float") return RequantizeMode::kFloat;
+  if (mode == "fixed") return RequantizeMode::kFixed;
+  refuse(op, "mode must be 'float' or 'fixed', got '", mode, "'");
+}
+
+// In mode 'fixed' the bias is a part of the product, which it is added to.
+inline ScalarType requantize_bias_type(const std::string& mode) {
+  return mode == "fixed" ? ScalarType::Int : ScalarType::Float;
 }
 
 }  // namespace quaver

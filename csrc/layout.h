@@ -116,6 +116,19 @@ using ReductionNest = LoopNest<kReductionOperands>;
 enum DynamicOperand { kDynamicX, kDynamicQ, kDynamicResult, kDynamicOperands };
 using DynamicNest = LoopNest<kDynamicOperands>;
 
+// The operands of requantize: int32 products and codes of one shape, a scale for each row, and what each column brings.
+enum RequantizeOperand {
+  kRequantizeAcc,
+  kRequantizeQ,
+  kRequantizeAScale,
+  kRequantizeBScale,
+  kRequantizeOutScale,
+  kRequantizeZeroPoint,
+  kRequantizeBias,
+  kRequantizeOperands
+};
+using RequantizeNest = LoopNest<kRequantizeOperands>;
+
 // The loops of a reduction that stay (one round for each result) and those that are folded into a result.
 struct SplitReduction {
   ReductionNest kept;

@@ -52,12 +52,16 @@ struct MatmulProblem {
   VectorView<float> a_scale;  // [..., M]
   VectorView<float> b_scale;  // [..., N]
   VectorView<float> bias;     // [N]
-  bool relu = false;
+  bool relu = false;          // in (10) too
 
   // ARITHMETIC.md (8), for int8 and uint8
   VectorView<float> out_scale;         // [..., N]
   VectorView<int32_t> out_zero_point;  // [..., N]
   CodeRange range = {0, 0};
+
+  // ARITHMETIC.md (10) in the place of (7) and (8)
+  RequantizeMode mode = RequantizeMode::kFloat;
+  VectorView<int32_t> integer_bias;  // [N]
 
   int64_t batches() const {
     int64_t count = 1;

@@ -42,7 +42,13 @@ STABLE_TORCH_LIBRARY(quaver, m) {
       "int8_matmul_requantize(Tensor a, Tensor b, Tensor a_scale, Tensor b_scale, Tensor out_scale, *, "
       "Tensor? a_zero_point=None, Tensor? b_zero_point=None, Tensor? out_zero_point=None, "
       "Tensor? a_sum=None, Tensor? b_sum=None, Tensor? bias=None, bool relu=False, ScalarType dtype=int8, "
-      "int? q_min=None, int? q_max=None) -> Tensor",
+      "int? q_min=None, int? q_max=None, str mode=\"float\") -> Tensor",
+      tags);
+
+  m.def(
+      "requantize(Tensor acc, Tensor a_scale, Tensor b_scale, Tensor out_scale, *, Tensor? out_zero_point=None, "
+      "Tensor? bias=None, bool relu=False, ScalarType dtype=int8, int? q_min=None, int? q_max=None, "
+      "str mode=\"float\") -> Tensor",
       tags);
 
   m.def("dequantize(Tensor q, Tensor scale, Tensor? zero_point=None, *, ScalarType dtype=float) -> Tensor", tags);

@@ -1,6 +1,8 @@
 // prepare_matmul.h: from a matmul's tensors to a checked MatmulProblem; shared by the CPU and CUDA backends.
 #pragma once
 
+#include <type_traits>
+
 #include "checks.h"
 #include "matmul_problem.h"
 #include "prepare.h"
@@ -15,6 +17,7 @@ struct MatmulArguments {
   OptionalTensor a_zero_point, b_zero_point, a_sum, b_sum;
   OptionalTensor a_scale, b_scale, out_scale, out_zero_point, bias;
   bool relu = false;
+  ScalarType bias_type = ScalarType::Float;
 };
 
 inline MatmulArguments int8_matmul_arguments(const Tensor& a, const Tensor& b, OptionalTensor a_zero_point,
@@ -38,12 +41,14 @@ inline MatmulArguments int8_matmul_requantize_arguments(const Tensor& a, const T
                                                         const Tensor& b_scale, const Tensor& out_scale,
                                                         OptionalTensor a_zero_point, OptionalTensor b_zero_point,
                                                         OptionalTensor out_zero_point, OptionalTensor a_sum,
-                                                        OptionalTensor b_sum, OptionalTensor bias, bool relu) {
+                                                        OptionalTensor b_sum, OptionalTensor bias, bool relu,
+                                                        const std::string& mode) {
   MatmulArguments arguments =
       int8_matmul_dequantize_arguments(a, b, a_scale, b_scale, a_zero_point, b_zero_point, a_sum, b_sum, bias, relu);
   arguments.op = "int8_matmul_requantize";
   arguments.out_scale = out_scale;
   arguments.out_zero_point = out_zero_point;
+  arguments.bias_type = requantize_bias_type(mode);
   return arguments;
 }
 
@@ -136,11 +141,14 @@ inline void check_axis_values(const char* op, const AxisValues& values, const Te
 }
 
 template <class T>
-VectorView<T> vector_view(const char* op, const AxisValues& values, const OptionalTensor& tensor, ScalarType type,
+inline constexpr ScalarType kTypeOf = std::is_same_v<T, float> ? ScalarType::Float : ScalarType::Int;
+
+template <class T>
+VectorView<T> vector_view(const char* op, const AxisValues& values, const OptionalTensor& tensor, const char* like_name,
                           const Tensor& like, const Shape& batch) {
   VectorView<T> view;
   if (!tensor) return view;
-  check_companion(op, values.name, *tensor, type, "a", like);
+  check_companion(op, values.name, *tensor, kTypeOf<T>, like_name, like);
   check_axis_values(op, values, *tensor);
   view.data = tensor->const_data_ptr<T>();
   if (values.single_allowed && tensor->numel() == 1) return view;
@@ -155,6 +163,17 @@ inline VectorView<int32_t> sum_view(const Tensor& sum, int axis, const Shape& ba
   view.data = sum.const_data_ptr<int32_t>();
   batch_strides(sum, batch, view.batch_stride);
   view.stride = sum.stride(sum.dim() - 2 + axis);
+  return view;
+}
+
+// The product's bias [N], of the type that the op asks for.
+template <class T>
+VectorView<T> bias_view(const char* op, const Tensor& bias, int64_t n, const char* like_name, const Tensor& like) {
+  check_companion(op, "bias", bias, kTypeOf<T>, like_name, like);
+  QUAVER_CHECK(shape_of(bias) == Shape{n}, op, "bias must have the shape [", n, "], got ", to_words(shape_of(bias)));
+  VectorView<T> view;
+  view.data = bias.const_data_ptr<T>();
+  view.stride = bias.stride(0);
   return view;
 }
 
@@ -219,10 +238,10 @@ inline MatmulProblem matmul_problem(const MatmulArguments& arguments, Shape& out
   const auto rows = [&](const char* name, bool single) { return AxisValues{name, 0, out_shape, single}; };
   const auto columns = [&](const char* name, bool single) { return AxisValues{name, 1, out_shape, single}; };
   const auto floats = [&](const AxisValues& values, const OptionalTensor& tensor) {
-    return vector_view<float>(op, values, tensor, ScalarType::Float, a, batch);
+    return vector_view<float>(op, values, tensor, "a", a, batch);
   };
   const auto ints = [&](const AxisValues& values, const OptionalTensor& tensor) {
-    return vector_view<int32_t>(op, values, tensor, ScalarType::Int, a, batch);
+    return vector_view<int32_t>(op, values, tensor, "a", a, batch);
   };
   problem.a_scale = floats(rows("a_scale", true), arguments.a_scale);
   problem.b_scale = floats(columns("b_scale", true), arguments.b_scale);
@@ -232,14 +251,10 @@ inline MatmulProblem matmul_problem(const MatmulArguments& arguments, Shape& out
   problem.out_zero_point = ints(columns("out_zero_point", true), arguments.out_zero_point);
   problem.a_sum = ints(rows("a_sum", false), arguments.a_sum);
   problem.b_sum = ints(columns("b_sum", false), arguments.b_sum);
-  if (arguments.bias) {
-    const Tensor& bias = *arguments.bias;
-    check_companion(op, "bias", bias, ScalarType::Float, "a", a);
-    QUAVER_CHECK(shape_of(bias) == Shape{problem.n}, op, "bias must have the shape [", problem.n, "], got ",
-                 to_words(shape_of(bias)));
-    problem.bias.data = bias.const_data_ptr<float>();
-    problem.bias.stride = bias.stride(0);
-  }
+  if (arguments.bias && arguments.bias_type == ScalarType::Float)
+    problem.bias = bias_view<float>(op, *arguments.bias, problem.n, "a", a);
+  if (arguments.bias && arguments.bias_type == ScalarType::Int)
+    problem.integer_bias = bias_view<int32_t>(op, *arguments.bias, problem.n, "a", a);
   problem.relu = arguments.relu;
   return problem;
 }
@@ -267,12 +282,13 @@ inline MatmulProblem prepare_matmul_dequantize(const MatmulArguments& arguments,
 
 inline MatmulProblem prepare_matmul_requantize(const MatmulArguments& arguments, ScalarType dtype,
                                                std::optional<int64_t> q_min, std::optional<int64_t> q_max,
-                                               Tensor& out) {
+                                               const std::string& mode, Tensor& out) {
   Shape shape;
   MatmulProblem problem = matmul_problem(arguments, shape);
   const CodeType type = check_code_type(arguments.op, "dtype", dtype);
   problem.out_type = output_of(type);
   problem.range = check_code_range(arguments.op, type, q_min, q_max);
+  problem.mode = check_requantize_mode(arguments.op, mode);
   allocate_out(problem, arguments.a, shape, dtype, out);
   return problem;
 }

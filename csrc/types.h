@@ -11,6 +11,9 @@ enum class CodeType : int32_t { kInt8, kUint8 };
 // How a quotient becomes a code: ARITHMETIC.md (2).
 enum class QuantizeMode : int32_t { kOnnx, kAffine };
 
+// How an int32 product becomes a code: in floats, ARITHMETIC.md (7) and (8), or by an integer multiplier, (10).
+enum class RequantizeMode : int32_t { kFloat, kFixed };
+
 // Codes are kept inside [q_min, q_max], a part of their type's range.
 struct CodeRange {
   int32_t q_min;

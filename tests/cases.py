@@ -49,6 +49,11 @@ def zero_points(*shape, dtype=torch.int8, seed=1):
     return codes(*shape, dtype=dtype, seed=seed).to(torch.int32)
 
 
+def products(*shape, seed=0, most=2**20):
+    """int32 products below `most`."""
+    return torch.randint(-most, most, shape, generator=generator(seed), dtype=torch.int32)
+
+
 def scales(*shape, seed=2):
     """Positive scales over several orders of magnitude."""
     return torch.exp2(torch.rand(shape, generator=generator(seed)) * 16 - 12)

@@ -17,6 +17,7 @@ class Format(NamedTuple):
 
 
 FLOAT32 = Format(precision=24, smallest=-149, limit=128)
+FLOAT64 = Format(precision=53, smallest=-1074, limit=1024)
 FLOAT16 = Format(precision=11, smallest=-24, limit=16)
 BFLOAT16 = Format(precision=8, smallest=-133, limit=128)
 
@@ -132,6 +133,59 @@ def scale_product(acc, a_scale, b_scale, bias=None, relu=False):
     v = multiply(rounded(Fraction(acc)), multiply(a_scale, b_scale))
     v = v if bias is None else add(v, bias)
     return 0.0 if relu and v <= 0 else v
+
+
+# (10), step by step as gemmlowp's fixedpoint.h and TFLite's quantization_util.cc and common.cc have it, in integers.
+
+INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
+
+
+def truncated(dividend, divisor):
+    """The quotient that C gives: rounded towards zero."""
+    size = abs(dividend) // divisor
+    return size if dividend >= 0 else -size
+
+
+def quantize_multiplier(a_scale, b_scale, out_scale):
+    """QuantizeMultiplier of the double a_scale * b_scale / out_scale: (quantized multiplier, shift)."""
+    product = Fraction(rounded(Fraction(a_scale) * Fraction(b_scale), FLOAT64))
+    real = Fraction(rounded(product / Fraction(out_scale), FLOAT64))
+    shift = unit_exponent(real, FLOAT64) + FLOAT64.precision  # real = fraction * 2^shift, 1/2 <= fraction < 1
+    scaled = real / power_of_two(shift) * 2**31
+    multiplier = int(scaled + Fraction(1, 2))  # half away from zero: it is positive
+    if multiplier == 2**31:
+        multiplier, shift = multiplier // 2, shift + 1
+    if shift < -31:
+        return 0, 0
+    if shift > 30:
+        return INT32_MAX, 30
+    return multiplier, shift
+
+
+def saturating_rounding_doubling_high_mul(a, b):
+    if a == b == INT32_MIN:
+        return INT32_MAX
+    nudge = 2**30 if a * b >= 0 else 1 - 2**30
+    return truncated(a * b + nudge, 2**31)
+
+
+def rounding_divide_by_pot(x, exponent):
+    mask = 2**exponent - 1
+    threshold = (mask >> 1) + (1 if x < 0 else 0)
+    return (x >> exponent) + (1 if x & mask > threshold else 0)
+
+
+def multiply_by_quantized_multiplier(x, multiplier, shift):
+    """Where the shift to the left leaves int32, TFLite says nothing; here it saturates."""
+    shifted = clamp(x * 2 ** max(shift, 0), INT32_MIN, INT32_MAX)
+    return rounding_divide_by_pot(saturating_rounding_doubling_high_mul(shifted, multiplier), max(-shift, 0))
+
+
+def requantize_fixed(acc, a_scale, b_scale, out_scale, zero_point, q_min, q_max, bias=0, relu=False):
+    """(10). A ReLU is TFLite's: the least code is the zero point."""
+    acc = (acc + bias + 2**31) % 2**32 - 2**31
+    code = multiply_by_quantized_multiplier(acc, *quantize_multiplier(a_scale, b_scale, out_scale)) + zero_point
+    return clamp(code, max(q_min, zero_point) if relu else q_min, q_max)
 
 
 def dequantize(code, scale, zero_point, form=FLOAT32):

@@ -12,7 +12,17 @@ import torch
 
 import quaver
 from quaver import PerChannel, PerTensor, PerToken
-from tests.cases import CODE_DTYPES, EDGE_SCALES, EDGE_VALUES, FLOAT_DTYPES, codes, normal, scales, zero_points
+from tests.cases import (
+    CODE_DTYPES,
+    EDGE_SCALES,
+    EDGE_VALUES,
+    FLOAT_DTYPES,
+    codes,
+    normal,
+    products,
+    scales,
+    zero_points,
+)
 
 CAPABILITIES = ("portable", "avx2", "avx512")  # each holds the ones before it
 
@@ -72,6 +82,19 @@ def results():
             for code_dtype in CODE_DTYPES:
                 q = quaver.int8_matmul_requantize(a, b, *factors, scales(1, n) * 100, dtype=code_dtype, **rest)
                 yield f"int8_matmul_requantize {name} {code_dtype}", q
+                fixed = {**rest, "bias": products(n), "dtype": code_dtype, "mode": "fixed"}
+                q = quaver.int8_matmul_requantize(a, b, *factors, scales(1, n) * 100, **fixed)
+                yield f"int8_matmul_requantize {name} {code_dtype} fixed", q
+
+    acc = products(37, 1031, most=2**31 - 1) >> codes(37, 1031).abs() % 31
+    factors = (scales(37, 1), scales(1, 1031), 2.0**12 * scales(1, 1031, seed=3))
+    for code_dtype in CODE_DTYPES:
+        for mode in ("float", "fixed"):
+            for view in (acc, acc[:, ::2]):
+                columns = (factors[1][:, : view.shape[1]], factors[2][:, : view.shape[1]])
+                for relu in (False, True):
+                    q = quaver.requantize(view, factors[0], *columns, dtype=code_dtype, mode=mode, relu=relu)
+                    yield f"requantize {code_dtype} {mode} {relu}", q
 
     magnitudes = torch.exp2(torch.linspace(-149, 127, 10_007))  # past both ends of float16, into bfloat16's denormals
     for dtype in FLOAT_DTYPES:

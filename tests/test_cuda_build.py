@@ -19,6 +19,8 @@ KERNELS = (
     "quantize_kernel",
     "dynamic_quantize_kernel",
     "matmul_simt_kernel",
+    "requantize_rows_kernel",
+    "requantize_elements_kernel",
     "dequantize_kernel",
 )
 

@@ -26,6 +26,7 @@ from tests.cases import (
     codes,
     layouts,
     normal,
+    products,
     scales,
     zero_points,
 )
@@ -145,6 +146,44 @@ def test_int8_matmul_dequantize_and_requantize(relu, with_bias):
     check("int8_matmul_requantize", a, b, scales(m, 1), scales(1, n), scales(), q_min=-5, q_max=5)
 
 
+# Powers of 2 as multipliers, and products of which they make halves and quarters, what overflows and what vanishes.
+FIXED_TIES = torch.exp2(torch.tensor([-40.0, -33, -32, -31, -20, -8, -2, -1, 0, 1, 2, 7, 20, 29, 30, 40, 100, 127]))
+FIXED_PRODUCTS = torch.tensor([0, *(sign * (2**n + d) for n in range(31) for d in (-1, 0, 1) for sign in (1, -1))] * 4)
+INT32_ENDS = torch.tensor([-(2**31), 1 - 2**31, 2**31 - 1, 2**31 - 2], dtype=torch.int32)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("mode", ["float", "fixed"])
+@pytest.mark.parametrize("dtype", CODE_DTYPES, ids=str)
+def test_requantize(dtype, mode, relu):
+    for seed, shape in enumerate([(), (5,), (64,), (0, 3), (3, 0), (9, 1), (40, 64), (33, 70), (2, 3, 16, 20)]):
+        m, n = (1, 1, *shape)[-2:]
+        bias = normal(n) if mode == "float" else products(n, most=2**16)
+        for row, column in (((), ()), ((m, 1), (1, n)), ((*shape[:-2], m, 1), (*shape[:-2], 1, n))):
+            factors = (scales(*row), scales(*column, seed=3), 2.0**12 * scales(*column, seed=4))
+            out = {"out_zero_point": zero_points(*column, dtype=dtype), "dtype": dtype, "mode": mode, "relu": relu}
+            check("requantize", products(*shape), *factors, bias=bias, **out, seed=seed)
+            check("requantize", products(*shape), *factors, dtype=dtype, mode=mode, relu=relu)
+    ends = torch.cat([FIXED_PRODUCTS.to(torch.int32), INT32_ENDS, INT32_ENDS]).expand(len(FIXED_TIES), -1)
+    one = torch.tensor(1.0)
+    for acc in (ends.contiguous(), ends.t().contiguous().t(), ends.t().contiguous()):
+        row, column = (FIXED_TIES[:, None], one) if acc.shape == ends.shape else (one, FIXED_TIES[None])
+        check("requantize", acc, row, column, one, dtype=dtype, mode=mode, relu=relu)
+        check("requantize", acc, row, column, torch.tensor(0.1), dtype=dtype, mode=mode, q_min=3, q_max=100)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_int8_matmul_requantize_fixed(relu):
+    m, n, k = 33, 70, 65
+    a, b = codes(m, k), codes(n, k, seed=1).t()
+    for a_scale, b_scale in ((scales(m, 1), scales(1, n)), (scales(1, 1), scales())):
+        for dtype in CODE_DTYPES:
+            for bias in (None, products(2 * n, most=2**12)[::2]):
+                points = {"a_zero_point": zero_points(m, 1), "out_zero_point": zero_points(1, n, dtype=dtype)}
+                options = {"bias": bias, "relu": relu, "dtype": dtype, "mode": "fixed"}
+                check("int8_matmul_requantize", a, b, a_scale, b_scale, 64 * scales(1, n), **points, **options)
+
+
 @pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_int8_linear(dtype, symmetric):
@@ -171,6 +210,10 @@ def test_every_architecture(device):
         check(
             "int8_linear", normal(70, 64), codes(30, 64), scale, normal(30), symmetric=False, device=device, seed=seed
         )
+        for n in (64, 30):
+            factors = (scales(70, 1), scales(1, n), 2.0**12 * scales(1, n, seed=3))
+            for mode in ("float", "fixed"):
+                check("requantize", products(70, n), *factors, mode=mode, device=device, seed=seed)
 
 
 # What the harness itself must see.

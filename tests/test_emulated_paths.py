@@ -9,7 +9,7 @@ import shutil
 import pytest
 import torch
 
-from tests.cases import CODE_DTYPES, EDGE_VALUES, FLOAT_DTYPES, codes, layouts, normal, scales, zero_points
+from tests.cases import CODE_DTYPES, EDGE_VALUES, FLOAT_DTYPES, codes, layouts, normal, products, scales, zero_points
 
 if shutil.which("nvcc") is None:
     pytest.skip("the emulator runs what nvcc makes of the kernels, and there is no nvcc", allow_module_level=True)
@@ -158,6 +158,68 @@ def test_dynamic_quantize_of_other_blocks():
         check("dynamic_quantize", specials, (4, 1), symmetric=symmetric, return_row_sum=True)
 
 
+# Shapes of acc: few rows and many, less than a warp's columns and several tiles, one plane and several.
+PRODUCTS = (
+    (1, 1024),
+    (1, 2052),
+    (3, 300),
+    (9, 132),
+    (70, 640),
+    (100, 4),
+    (300, 12),
+    (2, 3, 40, 32),
+    (2, 40, 1, 32),
+    (4, 8),
+    (9, 133),
+)
+
+
+@pytest.mark.parametrize("mode", ["float", "fixed"])
+def test_requantize(mode):
+    for seed, (*batch, m, n) in enumerate(PRODUCTS):
+        acc = products(*batch, m, n)
+        wider = products(*batch, m, n + 3)
+        bias = normal(n) if mode == "float" else products(n, most=2**16)
+        for row, column in (((), ()), ((m, 1), (1, n)), ((*batch, m, 1), (*batch, 1, n)), ((), (1, n)), ((m, 1), ())):
+            factors = (scales(*row), scales(*column, seed=3), 2.0**12 * scales(*column, seed=4))
+            options = {"out_zero_point": zero_points(*column), "bias": bias, "mode": mode}
+            # As it is, in part, and rows seen from columns in memory
+            for view in (acc, wider[..., 1:-2], wider[..., :-3], acc.mT.contiguous().mT):
+                check("requantize", view, *factors, **options, seed=seed)
+    # A convolution's result, whose channels lie outermost
+    for size in (8, 7, 24):
+        acc = products(2, 5, size, 12).movedim(1, -1)
+        factors = (scales(), scales(1, 5), 2.0**12 * scales(1, 5, seed=4))
+        bias = normal(5) if mode == "float" else products(5, most=2**16)
+        check("requantize", acc, *factors, out_zero_point=zero_points(1, 5), bias=bias, mode=mode)
+    # Threads with more rows than they read at once
+    for row in ((), (4200, 1)):
+        check("requantize", products(4200, 128), scales(*row), scales(1, 128), 2.0**12 * scales(1, 128), mode=mode)
+    # Parameters that are neighbours, but not aligned; and those that are not neighbours
+    acc = products(20, 64)
+    for scale in (scales(1, 65)[:, 1:], scales(1, 128)[:, ::2]):
+        check("requantize", acc, scales(20, 1), scale, 2.0**12 * scales(1, 64, seed=3), mode=mode)
+        check("requantize", acc, scales(20, 1), scales(1, 64, seed=3), 2.0**12 * scale, mode=mode)
+        check("requantize", acc, scales(20, 3)[:, 1:2], scales(), 2.0**12 * scales(seed=3), mode=mode)
+
+
+@pytest.mark.parametrize(
+    ("acc", "row", "column", "kernel"),
+    [
+        (products(70, 640), (70, 1), (1, 640), "rows"),
+        (products(2, 3, 40, 32), (2, 3, 40, 1), (2, 3, 1, 32), "rows"),
+        (products(2, 5, 24, 12).movedim(1, -1), (), (1, 5), "rows"),
+        (products(2, 40, 1, 32), (2, 40, 1, 1), (2, 40, 1, 32), "elements"),  # planes smaller than a block
+        (products(70, 641), (70, 1), (1, 641), "elements"),
+        (products(70, 641)[:, :640], (70, 1), (1, 640), "elements"),
+        (products(640, 70).t(), (70, 1), (1, 640), "elements"),
+    ],
+)
+def test_requantize_takes_rows_of_whole_vectors(acc, row, column, kernel):
+    (run,) = check("requantize", acc, scales(*row), scales(*column), 2.0**12 * scales(*column))
+    assert f"requantize_{kernel}_kernel" in run.kernel
+
+
 def test_every_kernel_runs():
     """All instantiations that the library has for a GPU, whatever other tests have been chosen."""
     runs = []
@@ -183,6 +245,8 @@ def test_every_kernel_runs():
             runs += check("choose_qparams", view, scale_shape)
         runs += check("dynamic_quantize", x, (9, 1))
         runs += check("choose_qparams", normal(1, 9000, dtype=dtype), (1, 1))
+    for n in (64, 63):
+        runs += check("requantize", products(9, n), scales(), scales(1, n), scales())
     runs += check("int8_matmul", codes(1, 33000), codes(33000, 1), b_zero_point=torch.tensor(5, dtype=torch.int32))
     missing = emulated.known_kernels("sm_80") - {run.kernel for run in runs}
     assert not missing, f"not launched: {sorted(missing)}"

@@ -58,14 +58,22 @@ PRODUCT = {
     "a_zero_point": int32(3, 1),
     "b_zero_point": int32(1, 5),
 }
-SCALED = {**PRODUCT, "a_scale": tensor(3, 1), "b_scale": tensor(1, 5), "bias": tensor(5)}
+SCALED_PRODUCT = {**PRODUCT, "a_scale": tensor(3, 1), "b_scale": tensor(1, 5), "bias": tensor(5)}
 ACCEPTED = {
     "choose_qparams": {"x": tensor(4, 6), "scale_shape": [4, 1]},
     "quantize": {"x": tensor(4, 6), "scale": tensor(4, 1), "zero_point": int32(4, 1)},
     "dynamic_quantize": {"x": tensor(4, 6), "scale_shape": [4, 1]},
     "int8_matmul": PRODUCT,
-    "int8_matmul_dequantize": SCALED,
-    "int8_matmul_requantize": {**SCALED, "out_scale": tensor(1, 5), "out_zero_point": int32(1, 5)},
+    "int8_matmul_dequantize": SCALED_PRODUCT,
+    "int8_matmul_requantize": {**SCALED_PRODUCT, "out_scale": tensor(1, 5), "out_zero_point": int32(1, 5)},
+    "requantize": {
+        "acc": int32(3, 5),
+        "a_scale": tensor(3, 1),
+        "b_scale": tensor(1, 5),
+        "out_scale": tensor(1, 5),
+        "out_zero_point": int32(1, 5),
+        "bias": tensor(5),
+    },
     "dequantize": {"q": int8(4, 6), "scale": tensor(4, 1), "zero_point": int32(4, 1)},
     "int8_linear": {
         "x": tensor(3, 4),
@@ -76,8 +84,9 @@ ACCEPTED = {
     },
 }
 MATMULS = ("int8_matmul", "int8_matmul_dequantize", "int8_matmul_requantize")
-SCALED_MATMULS = MATMULS[1:]
-WITH_RANGE = ("choose_qparams", "dynamic_quantize", "quantize", "int8_matmul_requantize")
+SCALED = ("int8_matmul_dequantize", "int8_matmul_requantize", "requantize")
+REQUANTIZING = SCALED[1:]
+WITH_RANGE = ("choose_qparams", "dynamic_quantize", "quantize", *REQUANTIZING)
 CHOOSING = ("choose_qparams", "dynamic_quantize")
 FLOATS = "must be float32, float16 or bfloat16, got"
 SYMMETRIC_UINT8 = (
@@ -128,17 +137,17 @@ REFUSED = (
     (("quantize",), {"mode": "reciprocal"}, "mode must be 'onnx' or 'affine', got 'reciprocal'"),
     # The range of codes
     (
-        ("quantize", "int8_matmul_requantize"),
+        ("quantize", *REQUANTIZING),
         {"q_min": -129},
         "q_min and q_max must satisfy -128 <= q_min < q_max <= 127 for int8, got q_min=-129 and q_max=127",
     ),
     (
-        ("quantize", "int8_matmul_requantize"),
+        ("quantize", *REQUANTIZING),
         {"q_min": 3, "q_max": 3},
         "q_min and q_max must satisfy -128 <= q_min < q_max <= 127 for int8, got q_min=3 and q_max=3",
     ),
     (
-        ("quantize", "int8_matmul_requantize"),
+        ("quantize", *REQUANTIZING),
         {"q_max": 256, "dtype": torch.uint8},
         "q_min and q_max must satisfy 0 <= q_min < q_max <= 255 for uint8, got q_min=0 and q_max=256",
     ),
@@ -222,21 +231,34 @@ REFUSED = (
         {"a": int8(2, 3, 4), "b_zero_point": int32(2, 1, 1)},
         "b_zero_point must have one element or the shape [2, 1, 5] (a column's value [..., 1, N]), got [2, 1, 1]",
     ),
-    (SCALED_MATMULS, {"a_scale": float64(3, 1)}, "a_scale must be float32, got float64"),
-    (SCALED_MATMULS, {"a_scale": tensor(2, 1)}, f"a_scale must have one element or {ROW} [2, 1]"),
-    (SCALED_MATMULS, {"a_scale": tensor(3, 2)}, f"a_scale must have one element or {ROW} [3, 2]"),
-    (SCALED_MATMULS, {"b_scale": tensor(1, 5, dtype=torch.bfloat16)}, "b_scale must be float32, got bfloat16"),
-    (SCALED_MATMULS, {"b_scale": tensor(2, 5)}, f"b_scale must have one element or {COLUMN} [2, 5]"),
-    (SCALED_MATMULS, {"bias": tensor(5, dtype=torch.float16)}, "bias must be float32, got float16"),
-    (SCALED_MATMULS, {"bias": tensor(1, 5)}, "bias must have the shape [5], got [1, 5]"),
-    (SCALED_MATMULS, {"bias": tensor()}, "bias must have the shape [5], got []"),
-    (("int8_matmul_requantize",), {"out_scale": int32(1, 5)}, "out_scale must be float32, got int32"),
-    (("int8_matmul_requantize",), {"out_scale": tensor(3, 1)}, f"out_scale must have one element or {COLUMN} [3, 1]"),
-    (("int8_matmul_requantize",), {"out_zero_point": tensor()}, "out_zero_point must be int32, got float32"),
+    (SCALED, {"a_scale": float64(3, 1)}, "a_scale must be float32, got float64"),
+    (SCALED, {"a_scale": tensor(2, 1)}, f"a_scale must have one element or {ROW} [2, 1]"),
+    (SCALED, {"a_scale": tensor(3, 2)}, f"a_scale must have one element or {ROW} [3, 2]"),
+    (SCALED, {"b_scale": tensor(1, 5, dtype=torch.bfloat16)}, "b_scale must be float32, got bfloat16"),
+    (SCALED, {"b_scale": tensor(2, 5)}, f"b_scale must have one element or {COLUMN} [2, 5]"),
+    (SCALED, {"bias": tensor(5, dtype=torch.float16)}, "bias must be float32, got float16"),
+    (SCALED, {"bias": tensor(1, 5)}, "bias must have the shape [5], got [1, 5]"),
+    (SCALED, {"bias": tensor()}, "bias must have the shape [5], got []"),
+    (REQUANTIZING, {"out_scale": int32(1, 5)}, "out_scale must be float32, got int32"),
+    (REQUANTIZING, {"out_scale": tensor(3, 1)}, f"out_scale must have one element or {COLUMN} [3, 1]"),
+    (REQUANTIZING, {"out_zero_point": tensor()}, "out_zero_point must be int32, got float32"),
+    (REQUANTIZING, {"out_zero_point": int32(5)}, f"out_zero_point must have one element or {COLUMN} [5]"),
+    (REQUANTIZING, {"bias": int32(5)}, "bias must be float32, got int32"),
+    (REQUANTIZING, {"mode": "fixed", "bias": tensor(5)}, "bias must be int32, got float32"),
+    (REQUANTIZING, {"mode": "fixed", "bias": int32(4)}, "bias must have the shape [5], got [4]"),
+    (REQUANTIZING, {"mode": "onnx"}, "mode must be 'float' or 'fixed', got 'onnx'"),
+    (("requantize",), {"acc": tensor(3, 5)}, "acc must be int32, got float32"),
+    (("requantize",), {"acc": int64(3, 5)}, "acc must be int32, got int64"),
+    (("requantize",), {"acc": int32(1, 1, 1, 1, 1, 3, 5)}, "acc must have at most 6 dimensions, got 7"),
     (
-        ("int8_matmul_requantize",),
-        {"out_zero_point": int32(5)},
-        f"out_zero_point must have one element or {COLUMN} [5]",
+        ("requantize",),
+        {"acc": int32(5)},
+        "a_scale must have one element or the shape [1, 1] (a row's value [..., M, 1]), got [3, 1]",
+    ),
+    (
+        ("requantize",),
+        {"acc": int32(2, 3, 5), "b_scale": tensor(3, 1, 5)},
+        "b_scale must have one element or the shape [2, 1, 5] (a column's value [..., 1, N]), got [3, 1, 5]",
     ),
     # Linear layers
     (("int8_linear",), {"x": tensor()}, "x must have at least 1 dimension, got 0"),
@@ -339,6 +361,7 @@ X = torch.ones(4, 6)
 Q = torch.ones(4, 6, dtype=torch.int8)
 B = torch.ones(6, 5, dtype=torch.int8)
 W = torch.ones(5, 6, dtype=torch.int8)
+ACC = torch.ones(4, 5, dtype=torch.int32)
 ONE = torch.tensor(1.0)
 ZERO = torch.tensor(0, dtype=torch.int32)
 PARAMS = quaver.choose_qparams(X, symmetric=False)
@@ -359,6 +382,10 @@ dequantized = quaver.int8_matmul_dequantize
 
 def requantized(out_scale, **options):
     return quaver.int8_matmul_requantize(Q, B, ONE, ONE, out_scale, **options)
+
+
+def last_stage(a_scale=ONE, **options):
+    return quaver.requantize(ACC, a_scale, ONE, ONE, **options)
 
 
 def of_both(words, *arguments, **options):
@@ -388,6 +415,10 @@ REFUSED_BY_FUNCTIONS = {
         ),
         "int8_matmul_requantize: out_scale must be a tensor or QuantizationParams, got float": lambda: requantized(0.1),
         "int8_matmul_requantize: out_zero_point must be a tensor, got int": lambda: requantized(ONE, out_zero_point=1),
+        "requantize: acc must be a tensor, got list": lambda: quaver.requantize([1], ONE, ONE, ONE),
+        "requantize: a_scale must be a tensor or QuantizationParams, got float": lambda: last_stage(0.1),
+        "requantize: relu must be a bool, got int": lambda: last_stage(relu=1),
+        "requantize: out_zero_point must be a tensor, got int": lambda: last_stage(out_zero_point=1),
         "dequantize: scale must be a tensor or QuantizationParams, got int": lambda: quaver.dequantize(Q, 1),
         "int8_linear: weight_scale must be a tensor or QuantizationParams, got float": lambda: quaver.int8_linear(
             X, W, 0.1
@@ -430,6 +461,16 @@ REFUSED_BY_FUNCTIONS = {
         f"int8_matmul_requantize: {RANGE.format(-128, 127, 'int8')} q_min=-128 and q_max=128": (
             lambda: requantized(ONE, q_max=128)
         ),
+        "int8_matmul_requantize: mode must be 'float' or 'fixed', got 'int'": lambda: requantized(ONE, mode="int"),
+        "requantize: mode must be 'float' or 'fixed', got None": lambda: last_stage(mode=None),
+        f"requantize: {CODE_DTYPE} torch.int32": lambda: last_stage(dtype=torch.int32),
+        f"requantize: {RANGE.format(0, 255, 'uint8')} q_min=9 and q_max=9": (
+            lambda: last_stage(q_min=9, q_max=9, dtype=torch.uint8)
+        ),
+        f"requantize: a_scale {POSITIVE} -1.0": lambda: last_stage(-ONE, check=True),
+        "requantize: out_zero_point must lie within -128..127, got 300": (
+            lambda: last_stage(out_zero_point=ZERO + 300, check=True)
+        ),
         "quantize: mode must be 'onnx' or 'affine', got 'nearest'": lambda: quaver.quantize(X, ONE, mode="nearest"),
         **of_both("eps must be positive and finite, got 0", eps=0),
         **of_both("eps must be positive and finite, got -1e-08", eps=-1e-8),
@@ -464,6 +505,7 @@ REFUSED_BY_FUNCTIONS = {
         f"int8_matmul_requantize: b_scale {SPLIT} [3, 1]{TRANSPOSE}": (
             lambda: quaver.int8_matmul_requantize(Q, B, ONE, torch.ones(3, 1), ONE)
         ),
+        f"requantize: a_scale {SPLIT} [4, 2]{TRANSPOSE}": lambda: last_stage(torch.ones(4, 2)),
         f"int8_linear: weight_scale {SPLIT} [5, 3]{TRANSPOSE}": lambda: quaver.int8_linear(X, W, torch.ones(5, 3)),
     },
     RuntimeError: {
@@ -476,6 +518,7 @@ REFUSED_BY_FUNCTIONS = {
         f"dequantize: scale {NO_GRADIENT} scale.detach()": lambda: quaver.dequantize(Q, ONE_GRAD),
         f"quantize: scale {NO_GRADIENT} scale.detach()": lambda: quaver.quantize(X, ONE_GRAD),
         f"int8_matmul_dequantize: b_scale {NO_GRADIENT} b_scale.detach()": lambda: dequantized(Q, B, ONE, ONE_GRAD),
+        f"requantize: b_scale {NO_GRADIENT} b_scale.detach()": lambda: quaver.requantize(ACC, ONE, ONE_GRAD, ONE),
         f"int8_linear: bias {NO_GRADIENT} bias.detach()": (
             lambda: quaver.int8_linear(X, W, ONE, torch.ones(5, requires_grad=True))
         ),
@@ -563,5 +606,10 @@ def test_no_value_crashes(dtype, device):
         assert ops.int8_matmul_dequantize(a, b, s, s, **zero_points, dtype=torch.float16).dtype == torch.float16
         q = ops.int8_matmul_requantize(a, b, s, s, s, **zero_points, out_zero_point=z, dtype=dtype)
         assert (q.shape, q.dtype) == ((4, 4), dtype)
+        for mode, acc in product(("float", "fixed"), (-(2**31), -1, 2**31 - 1)):
+            options = {"out_zero_point": z, "dtype": dtype, "mode": mode}
+            whole = torch.full((3, 5), acc, dtype=torch.int32, device=device)
+            assert ops.requantize(whole, s, s, s, **options).shape == (3, 5)
+            assert ops.int8_matmul_requantize(a, b, s, torch.ones_like(s), s, **options).shape == (4, 4)
         y = ops.int8_linear(x, torch.ones(5, 6, dtype=torch.int8, device=device), s, symmetric=False)
         assert (y.shape, y.dtype) == ((4, 5), torch.float32)

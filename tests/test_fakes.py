@@ -6,7 +6,18 @@ from torch._subclasses import FakeTensorMode
 from torch.library import opcheck
 
 import quaver
-from tests.cases import DEVICES, FLOAT_DTYPES, GRANULARITIES, assert_bits, codes, layouts, normal, scales, zero_points
+from tests.cases import (
+    DEVICES,
+    FLOAT_DTYPES,
+    GRANULARITIES,
+    assert_bits,
+    codes,
+    layouts,
+    normal,
+    products,
+    scales,
+    zero_points,
+)
 
 ops = torch.ops.quaver
 
@@ -58,6 +69,16 @@ CALLS = (
         *("int8_matmul_requantize", (codes(2, 3, 4), codes(2, 4, 5), one(), scales(2, 1, 5), one())),
         {"out_zero_point": zero_points(1), "bias": normal(5), "dtype": torch.uint8},
     ),
+    (
+        *("int8_matmul_requantize", (codes(3, 4), codes(4, 5), scales(3, 1), one(), scales(1, 5))),
+        {"bias": products(5), "mode": "fixed"},
+    ),
+    ("requantize", (products(3, 4), scales(3, 1), scales(1, 4), one()), {"bias": normal(4), "relu": True}),
+    (
+        *("requantize", (products(2, 5, 3).transpose(0, 2), one(), scales(1, 2), scales(3, 1, 2))),
+        {"out_zero_point": zero_points(1), "bias": products(2), "dtype": torch.uint8, "q_max": 9, "mode": "fixed"},
+    ),
+    ("requantize", (products(4), one(), scales(1, 4), one()), {}),
     ("dequantize", (codes(4, 6), one()), {"dtype": torch.bfloat16}),
     ("dequantize", (codes(4, 6).t(), scales(3, 2), zero_points(3, 2)), {}),
     ("int8_linear", (normal(3, 4), *linear_layer(5, 4)), {}),
@@ -130,6 +151,9 @@ def test_products(a_shape, b_shape, device):
         for dtype in FLOAT_DTYPES:
             assert_fake_is_true("int8_matmul_dequantize", (a_view, b_view, unit, unit), dtype=dtype)
         assert_fake_is_true("int8_matmul_requantize", (a_view, b_view, unit, unit, unit), dtype=torch.uint8)
+        acc = ops.int8_matmul(a_view, b_view)
+        for view in (acc, acc.mT, acc[..., ::2], acc[..., 0]):
+            assert_fake_is_true("requantize", (view, unit, unit, unit), dtype=torch.uint8, mode="fixed")
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -154,7 +178,14 @@ def stages(x, weight):
     y = quaver.int8_matmul_dequantize(a, b, params, b_params, relu=True)
     y_params = quaver.choose_qparams(y, quaver.PerTensor(), symmetric=False)
     q = quaver.int8_matmul_requantize(a, b, params, b_params, y_params)
-    return quaver.int8_matmul(a, b), y, q, quaver.dequantize(q, y_params, dtype=torch.float16)
+    acc = quaver.int8_matmul(a, b)
+    return (
+        acc,
+        y,
+        q,
+        quaver.requantize(acc, params, b_params, y_params, mode="fixed"),
+        quaver.dequantize(q, y_params, dtype=torch.float16),
+    )
 
 
 def linear(x, weight):

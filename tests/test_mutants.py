@@ -12,7 +12,7 @@ import torch
 
 from tests.emulator import Module, ptx
 from tests.mutants import report, runner, subjects
-from tests.mutants.explanations import ELEMENTWISE, MATMUL_SIMT, REDUCTIONS, TRITON
+from tests.mutants.explanations import ELEMENTWISE, MATMUL_SIMT, REDUCTIONS, REQUANTIZE, TRITON
 from tests.mutants.operators import NAMES, mutants_of
 
 SEEN = 0.95
@@ -51,6 +51,11 @@ def test_a_sample_of_mutants_of_our_elementwise_kernels():
 
 
 @needs_nvcc
+def test_a_sample_of_mutants_of_requantize():
+    check(judged(subjects.op_subjects(makers=(subjects.REQUANTIZE,)), SAMPLE))
+
+
+@needs_nvcc
 def test_a_sample_of_mutants_of_our_reductions():
     check(judged(subjects.op_subjects((torch.float32,), (), makers=(subjects.REDUCTIONS,)), 3 * SAMPLE))
 
@@ -76,6 +81,14 @@ def test_every_mutant_of_our_reductions():
     verdicts = judged(subjects.op_subjects(makers=(subjects.REDUCTIONS,)))
     check(verdicts)
     assert_used(verdicts, REDUCTIONS)
+
+
+@needs_nvcc
+@pytest.mark.deep
+def test_every_mutant_of_requantize():
+    verdicts = judged(subjects.op_subjects(makers=(subjects.REQUANTIZE,)))
+    check(verdicts)
+    assert_used(verdicts, REQUANTIZE)
 
 
 def assert_used(verdicts, explanations):

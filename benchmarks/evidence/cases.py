@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tests.cases import FLOAT_DTYPES, codes, normal, scales, zero_points
+from tests.cases import FLOAT_DTYPES, codes, normal, products, scales, zero_points
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,14 @@ REDUCTIONS = (
     ("per token, misaligned", (64, 1024), (64, 1), misaligned),
     ("per token, every second element", (64, 1024), (64, 1), every_second),
 )
+# (what, shape of acc, a scale for each row, layout)
+REQUANTIZED = (
+    ("per tensor and channel", (64, 1024), False, None),
+    ("per token and channel", (64, 1024), True, None),
+    ("per token and channel, odd rows", (64, 1021), True, None),
+    ("per token and channel, short rows", (512, 64), True, None),
+    ("per token and channel, transposed", (64, 1024), True, transposed),
+)
 # Rows of 20,000 are too long to be held: they are read twice.
 COLUMNS = ((16, 768), (8, 4096), (2, 16384), (2, 20000))
 # (M, N, K)
@@ -123,6 +131,16 @@ def matmul_call(op, mnk, zero_point, b_is_weight=True):
     return Call(op, (a, b, *scaled), options, (a, b), (0,), m * n * k)
 
 
+def requantize_call(shape, per_row, layout, mode):
+    acc = products(*shape)
+    acc = layout(acc) if layout else acc
+    n = shape[1]
+    factors = (scales(shape[0], 1) if per_row else scales(), scales(1, n), 2.0**12 * scales(1, n, seed=3))
+    options = {"out_zero_point": zero_points(1, n), "mode": mode}
+    options["bias"] = normal(n) if mode == "float" else products(n, seed=1)
+    return Call("requantize", (acc, *factors), options, (acc,), (0,), acc.numel())
+
+
 def linear_call(dtype, mnk, symmetric):
     m, n, k = mnk
     x, weight = normal(m, k, dtype=dtype), codes(n, k)
@@ -156,6 +174,9 @@ def all_cases():
         add("int8_matmul", torch.int8, mnk, "zero points of both sides", matmul_call, "int8_matmul", mnk, True)
     args = (matmul_call, "int8_matmul", PRODUCTS[1], True, False)
     add("int8_matmul", torch.int8, PRODUCTS[1], "zero points of both sides, b [K, N]", *args)
+    for mode in ("float", "fixed"):
+        for what, shape, per_row, layout in REQUANTIZED:
+            add("requantize", torch.int32, shape, f"{mode}, {what}", requantize_call, shape, per_row, layout, mode)
     add_each("dequantize", dequantize_call, ELEMENTWISE)
     for symmetric in (True, False):
         what = "symmetric" if symmetric else "asymmetric"

@@ -41,11 +41,11 @@ Tensor int8_matmul_requantize_cpu(const Tensor& a, const Tensor& b, const Tensor
                                   const Tensor& out_scale, OptionalTensor a_zero_point, OptionalTensor b_zero_point,
                                   OptionalTensor out_zero_point, OptionalTensor a_sum, OptionalTensor b_sum,
                                   OptionalTensor bias, bool relu, ScalarType dtype, std::optional<int64_t> q_min,
-                                  std::optional<int64_t> q_max) {
+                                  std::optional<int64_t> q_max, std::string mode) {
   const MatmulArguments arguments = int8_matmul_requantize_arguments(
-      a, b, a_scale, b_scale, out_scale, a_zero_point, b_zero_point, out_zero_point, a_sum, b_sum, bias, relu);
+      a, b, a_scale, b_scale, out_scale, a_zero_point, b_zero_point, out_zero_point, a_sum, b_sum, bias, relu, mode);
   Tensor out;
-  const MatmulProblem problem = prepare_matmul_requantize(arguments, dtype, q_min, q_max, out);
+  const MatmulProblem problem = prepare_matmul_requantize(arguments, dtype, q_min, q_max, mode, out);
   return run(problem, out);
 }
 

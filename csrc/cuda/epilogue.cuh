@@ -1,6 +1,6 @@
 // epilogue.cuh: every matmul's last stage: int32 product -> zero-point terms -> scale -> bias -> ReLU -> int32, float,
-// float16, bfloat16, int8 or uint8. ARITHMETIC.md (6)-(8). All of its choices are run-time branches, the same for all
-// threads of a launch.
+// float16, bfloat16, int8 or uint8. ARITHMETIC.md (6)-(8) and (10). All of its choices are run-time branches, the same
+// for all threads of a launch.
 #pragma once
 
 #include "arith.h"
@@ -55,6 +55,7 @@ struct EpilogueColumn {
   float bias;
   float out_scale;
   int32_t out_zero_point;
+  int32_t integer_bias;
 };
 
 __device__ __forceinline__ EpilogueRow epilogue_row(const MatmulProblem& problem, const BatchPlace& place,
@@ -67,7 +68,8 @@ __device__ __forceinline__ EpilogueColumn epilogue_column(const MatmulProblem& p
                                                           int64_t column) {
   return {value_at(problem.b_zero_point, place, column, 0), value_at(problem.b_sum, place, column, 0),
           value_at(problem.b_scale, place, column, 1.0f),   value_at(problem.bias, place, column, 0.0f),
-          value_at(problem.out_scale, place, column, 1.0f), value_at(problem.out_zero_point, place, column, 0)};
+          value_at(problem.out_scale, place, column, 1.0f), value_at(problem.out_zero_point, place, column, 0),
+          value_at(problem.integer_bias, place, column, 0)};
 }
 
 // One result: `product` is the sum of products of the codes themselves, `index` its place in out.
@@ -79,9 +81,13 @@ __device__ __forceinline__ void store_result(const MatmulProblem& problem, const
     static_cast<int32_t*>(problem.out)[index] = acc;
     return;
   }
-  float v = scale_product(acc, row.scale, column.scale);
-  if (problem.bias.data != nullptr) v = add(v, column.bias);
-  if (problem.relu) v = relu(v);
+  if (problem.mode == RequantizeMode::kFixed) {  // codes
+    const FixedMultiplier multiplier = fixed_multiplier(row.scale, column.scale, column.out_scale);
+    static_cast<uint8_t*>(problem.out)[index] = static_cast<uint8_t>(requantize_fixed(
+        wrapping_add(acc, column.integer_bias), multiplier, problem.relu, column.out_zero_point, problem.range));
+    return;
+  }
+  const float v = scale_product(acc, row.scale, column.scale, problem.bias.data != nullptr, column.bias, problem.relu);
   switch (problem.out_type) {
     case MatmulOutput::kFloat32:
       from_float(v, static_cast<float*>(problem.out)[index]);

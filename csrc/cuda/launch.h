@@ -25,6 +25,8 @@ int64_t sum_codes_scratch(const SumArguments& arguments);
 // Zero points need their sums: b_sum where a_zero_point is given, a_sum where b_zero_point is.
 [[nodiscard]] cudaError_t launch_matmul(const MatmulProblem& problem, cudaStream_t stream);
 
+[[nodiscard]] cudaError_t launch_requantize(const RequantizeArguments& arguments, cudaStream_t stream);
+
 [[nodiscard]] cudaError_t launch_dequantize(const DequantizeArguments& arguments, cudaStream_t stream);
 
 }  // namespace quaver

@@ -9,6 +9,7 @@
 #include "prepare.h"
 #include "prepare_linear.h"
 #include "prepare_matmul.h"
+#include "prepare_requantize.h"
 
 namespace quaver {
 namespace {
@@ -126,13 +127,24 @@ Tensor int8_matmul_requantize_cuda(const Tensor& a, const Tensor& b, const Tenso
                                    const Tensor& out_scale, OptionalTensor a_zero_point, OptionalTensor b_zero_point,
                                    OptionalTensor out_zero_point, OptionalTensor a_sum, OptionalTensor b_sum,
                                    OptionalTensor bias, bool relu, ScalarType dtype, std::optional<int64_t> q_min,
-                                   std::optional<int64_t> q_max) {
+                                   std::optional<int64_t> q_max, std::string mode) {
   const DeviceGuard guard(device_index(a));
   const MatmulArguments arguments = int8_matmul_requantize_arguments(
-      a, b, a_scale, b_scale, out_scale, a_zero_point, b_zero_point, out_zero_point, a_sum, b_sum, bias, relu);
+      a, b, a_scale, b_scale, out_scale, a_zero_point, b_zero_point, out_zero_point, a_sum, b_sum, bias, relu, mode);
   Tensor out;
-  const MatmulProblem problem = prepare_matmul_requantize(arguments, dtype, q_min, q_max, out);
+  const MatmulProblem problem = prepare_matmul_requantize(arguments, dtype, q_min, q_max, mode, out);
   return run(arguments, problem, out);
+}
+
+Tensor requantize_cuda(const Tensor& acc, const Tensor& a_scale, const Tensor& b_scale, const Tensor& out_scale,
+                       OptionalTensor out_zero_point, OptionalTensor bias, bool relu, ScalarType dtype,
+                       std::optional<int64_t> q_min, std::optional<int64_t> q_max, std::string mode) {
+  const DeviceGuard guard(device_index(acc));
+  Tensor q;
+  const RequantizeArguments arguments =
+      prepare_requantize(acc, a_scale, b_scale, out_scale, out_zero_point, bias, relu, dtype, q_min, q_max, mode, q);
+  check_launch("requantize", launch_requantize(arguments, stream_of(acc)));
+  return q;
 }
 
 Tensor dequantize_cuda(const Tensor& q, const Tensor& scale, OptionalTensor zero_point, ScalarType dtype) {
@@ -165,6 +177,7 @@ STABLE_TORCH_LIBRARY_IMPL(quaver, CUDA, m) {
   m.impl("int8_matmul", TORCH_BOX(&quaver::int8_matmul_cuda));
   m.impl("int8_matmul_dequantize", TORCH_BOX(&quaver::int8_matmul_dequantize_cuda));
   m.impl("int8_matmul_requantize", TORCH_BOX(&quaver::int8_matmul_requantize_cuda));
+  m.impl("requantize", TORCH_BOX(&quaver::requantize_cuda));
   m.impl("dequantize", TORCH_BOX(&quaver::dequantize_cuda));
   m.impl("int8_linear", TORCH_BOX(&quaver::int8_linear_cuda));
 }

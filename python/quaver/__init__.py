@@ -16,6 +16,7 @@ from quaver.ops import (
     int8_matmul_dequantize,
     int8_matmul_requantize,
     quantize,
+    requantize,
 )
 from quaver.qparams import PerChannel, PerGroup, PerTensor, PerToken, QuantizationParams
 
@@ -41,4 +42,5 @@ __all__ = [
     "quantize",
     "quantize_model",
     "reference",
+    "requantize",
 ]

@@ -152,6 +152,11 @@ def int32(op, name, zero_point):
     return zero_point
 
 
+def check_requantize_mode(op, mode):
+    if mode not in ("float", "fixed"):
+        raise ValueError(f"quaver::{op}: mode must be 'float' or 'fixed', got {mode!r}")
+
+
 def widened(bias):
     if isinstance(bias, torch.Tensor) and bias.dtype in (torch.float16, torch.bfloat16):
         return bias.to(torch.float32)

@@ -148,6 +148,10 @@ def _check_mode(op, mode):
     _check(mode in ("onnx", "affine"), op, lambda: f"mode must be 'onnx' or 'affine', got '{mode}'")
 
 
+def _check_requantize_mode(op, mode):
+    _check(mode in ("float", "fixed"), op, lambda: f"mode must be 'float' or 'fixed', got '{mode}'")
+
+
 # The matmuls' arguments, as in csrc/prepare_matmul.h.
 
 
@@ -180,10 +184,10 @@ def _broadcast_batch(op, a, b):
     return batch
 
 
-def _check_axis_values(op, name, axis, out_shape, single_allowed, tensor, dtype, like):
+def _check_axis_values(op, name, axis, out_shape, single_allowed, tensor, dtype, like_name, like):
     if tensor is None:
         return
-    _check_companion(op, name, tensor, dtype, "a", like)
+    _check_companion(op, name, tensor, dtype, like_name, like)
     if single_allowed and tensor.numel() == 1:
         return
     wanted = list(out_shape)
@@ -216,6 +220,7 @@ def _check_matmul(
     out_scale=None,
     out_zero_point=None,
     bias=None,
+    bias_dtype=torch.float32,
 ):
     """The shape of the product."""
     _check_codes(op, "a", a)
@@ -240,14 +245,18 @@ def _check_matmul(
         ("a_sum", 0, False, a_sum, torch.int32),
         ("b_sum", 1, False, b_sum, torch.int32),
     ):
-        _check_axis_values(op, name, axis, out, single, tensor, dtype, a)
+        _check_axis_values(op, name, axis, out, single, tensor, dtype, "a", a)
     if bias is not None:
-        _check_bias(op, bias, out[-1], "a", a)
+        _check_bias(op, bias, out[-1], "a", a, bias_dtype)
     return out
 
 
-def _check_bias(op, bias, n, like_name, like):
-    _check_companion(op, "bias", bias, torch.float32, like_name, like)
+def _requantize_bias_dtype(mode):
+    return torch.int32 if mode == "fixed" else torch.float32
+
+
+def _check_bias(op, bias, n, like_name, like, dtype=torch.float32):
+    _check_companion(op, "bias", bias, dtype, like_name, like)
     fits = bias.dim() == 1 and bias.shape[0] == n
     _check(fits, op, lambda: f"bias must have the shape [{n}], got {list(bias.shape)}")
 
@@ -318,13 +327,62 @@ def int8_matmul_dequantize(a, b, a_scale, b_scale, *, bias=None, relu=False, dty
 
 @torch.library.register_fake("quaver::int8_matmul_requantize")
 def int8_matmul_requantize(
-    a, b, a_scale, b_scale, out_scale, *, bias=None, relu=False, dtype=torch.int8, q_min=None, q_max=None, **corrections
+    a,
+    b,
+    a_scale,
+    b_scale,
+    out_scale,
+    *,
+    bias=None,
+    relu=False,
+    dtype=torch.int8,
+    q_min=None,
+    q_max=None,
+    mode="float",
+    **corrections,
 ):
     op = "int8_matmul_requantize"
-    shape = _check_matmul(op, a, b, a_scale=a_scale, b_scale=b_scale, out_scale=out_scale, bias=bias, **corrections)
+    scales = {"a_scale": a_scale, "b_scale": b_scale, "out_scale": out_scale}
+    bias_dtype = _requantize_bias_dtype(mode)
+    shape = _check_matmul(op, a, b, **scales, bias=bias, bias_dtype=bias_dtype, **corrections)
     _check_code_type(op, "dtype", dtype)
     _check_range(op, dtype, q_min, q_max)
+    _check_requantize_mode(op, mode)
     return a.new_empty(shape, dtype=dtype)
+
+
+@torch.library.register_fake("quaver::requantize")
+def requantize(
+    acc,
+    a_scale,
+    b_scale,
+    out_scale,
+    *,
+    out_zero_point=None,
+    bias=None,
+    relu=False,
+    dtype=torch.int8,
+    q_min=None,
+    q_max=None,
+    mode="float",
+):
+    op = "requantize"
+    _check_rank(op, "acc", acc)
+    _check(acc.dtype == torch.int32, op, lambda: f"acc must be int32, got {_name(acc.dtype)}")
+    shape = [1] * (2 - acc.dim()) + list(acc.shape)
+    for name, axis, tensor, tensor_dtype in (
+        ("a_scale", 0, a_scale, torch.float32),
+        ("b_scale", 1, b_scale, torch.float32),
+        ("out_scale", 1, out_scale, torch.float32),
+        ("out_zero_point", 1, out_zero_point, torch.int32),
+    ):
+        _check_axis_values(op, name, axis, shape, True, tensor, tensor_dtype, "acc", acc)
+    if bias is not None:
+        _check_bias(op, bias, shape[-1], "acc", acc, _requantize_bias_dtype(mode))
+    _check_code_type(op, "dtype", dtype)
+    _check_range(op, dtype, q_min, q_max)
+    _check_requantize_mode(op, mode)
+    return torch.empty_like(acc, dtype=dtype)
 
 
 @torch.library.register_fake("quaver::dequantize")

@@ -19,6 +19,7 @@ OPS = (
     "int8_matmul",
     "int8_matmul_dequantize",
     "int8_matmul_requantize",
+    "requantize",
     "dequantize",
     "int8_linear",
 )

@@ -11,6 +11,7 @@ from quaver.arguments import (
     check_bools,
     check_float_dtype,
     check_optional_tensors,
+    check_requantize_mode,
     check_tensors,
     check_values,
     check_zero_point,
@@ -287,18 +288,21 @@ def int8_matmul_requantize(
     dtype=torch.int8,
     q_min=None,
     q_max=None,
+    mode="float",
     check=False,
 ):
     """The product of codes as codes again, equation (8): quantize(int8_matmul_dequantize(...), out_scale, ...).
 
     The notebooks' S1 * S2 / S3. Between the product and its codes no rounding to a smaller float type happens and no
-    float tensor exists.
+    float tensor exists. It is requantize(int8_matmul(...), ...) in one op.
 
     Arguments: those of int8_matmul_dequantize, and
         out_scale: float32, one element or [..., 1, N]; or QuantizationParams, which bring zero point and range.
         out_zero_point: int32 in out_scale's shape; None means 0.
         dtype: torch.int8 or torch.uint8.
         q_min, q_max: the codes to use, by default all of the dtype's.
+        mode: "float", or "fixed" for the integer arithmetic of TFLite, equation (10), with an int32 bias: see
+            requantize.
 
     Returns:
         Codes [..., M, N].
@@ -306,7 +310,7 @@ def int8_matmul_requantize(
     Raises:
         As int8_matmul_dequantize.
 
-    Source: equation (8); ONNX QLinearMatMul.
+    Source: equations (8) and (10); ONNX QLinearMatMul, TFLite's fully connected layer.
 
     >>> import torch, quaver
     >>> a = torch.tensor([[10, -20]], dtype=torch.int8)
@@ -322,6 +326,7 @@ def int8_matmul_requantize(
     b_scale, b_zero_point = column_parameters(op, "b_", b_scale, b_zero_point)
     out_scale, out_zero_point, q_min, q_max = with_range(op, out_scale, out_zero_point, q_min, q_max, "out_")
     q_min, q_max = code_range(op, dtype, q_min, q_max)
+    check_requantize_mode(op, mode)
     if check:
         check_values(op, "a_", a_scale, a_zero_point, *full_range_of(a))
         check_values(op, "b_", b_scale, b_zero_point, *full_range_of(b))
@@ -337,11 +342,98 @@ def int8_matmul_requantize(
         out_zero_point=out_zero_point,
         a_sum=a_sum,
         b_sum=b_sum,
-        bias=widened(bias),
+        bias=bias if mode == "fixed" else widened(bias),
         relu=relu,
         dtype=dtype,
         q_min=q_min,
         q_max=q_max,
+        mode=mode,
+    )
+
+
+def requantize(
+    acc,
+    a_scale,
+    b_scale,
+    out_scale,
+    *,
+    out_zero_point=None,
+    bias=None,
+    relu=False,
+    dtype=torch.int8,
+    q_min=None,
+    q_max=None,
+    mode="float",
+    check=False,
+):
+    """An int32 product as codes: int8_matmul_requantize without its matmul, equation (8) or (10).
+
+    float:  v = relu(acc * (a_scale * b_scale) + bias),    q = clamp(round(v / out_scale) + out_zero_point)
+    fixed:  q = clamp(relu(round((acc + bias) * M)) + out_zero_point),    M = a_scale * b_scale / out_scale
+
+    In mode "fixed" M is an integer of 31 bits and a shift, and all that happens to a product are integer operations:
+    those of TFLite's kernels, which round twice.
+
+    Arguments:
+        acc: int32 [..., M, N], 0 to 6 dimensions, any strides: what int8_matmul gives, or a convolution with its
+            channels moved last, acc.movedim(1, -1). A vector [N] is one row.
+        a_scale: float32 [..., M, 1] or one element; or QuantizationParams, whose zero point acc no longer needs.
+        b_scale: float32 [..., 1, N] or one element; or QuantizationParams.
+        out_scale: float32 [..., 1, N] or one element; or QuantizationParams, which bring zero point and range.
+        out_zero_point: int32 in out_scale's shape; None means 0.
+        bias: [N]. In mode "float" float32 (float16 and bfloat16 are widened), added after scaling. In mode "fixed"
+            int32, in units of a_scale * b_scale, added to acc, wrapping.
+        relu: negative results become 0, whose code is the zero point.
+        dtype: torch.int8 or torch.uint8.
+        q_min, q_max: the codes to use, by default all of the dtype's.
+        mode: "float" or "fixed".
+        check: also verify that scales are positive and finite and zero points are codes, which waits for the device.
+
+    Returns:
+        Codes in acc's shape and, where acc is dense, its strides. Ties round to even in mode "float"; in mode "fixed"
+        as equation (10) says.
+
+    Raises:
+        As int8_matmul_requantize.
+
+    Source: equations (7), (8) and (10); Jacob et al. 2018, section 2.2; gemmlowp; TFLite.
+
+    >>> import torch, quaver
+    >>> acc = torch.tensor([[-50, 12], [7, 1000]], dtype=torch.int32)
+    >>> scales = torch.tensor(0.5), torch.tensor([[0.1, 0.2]]), torch.tensor(0.25)
+    >>> quaver.requantize(acc, *scales, out_zero_point=torch.tensor(-3))
+    tensor([[-13,   2],
+            [ -2, 127]], dtype=torch.int8)
+    >>> bias = torch.tensor([1.0, -2.0])  # in mode "fixed" in units of a_scale * b_scale; 5.4 is 22 / 4 there, so 6
+    >>> quaver.requantize(acc, *scales, bias=(bias / (scales[0] * scales[1][0])).round().int(), mode="fixed")
+    tensor([[ -6,  -3],
+            [  6, 127]], dtype=torch.int8)
+    """
+    op = "requantize"
+    check_tensors(op, acc=acc, a_scale=a_scale, b_scale=b_scale, out_scale=out_scale)
+    check_optional_tensors(op, bias=bias)
+    check_bools(op, relu=relu)
+    a_scale, _ = row_parameters(op, a_scale, None)
+    b_scale, _ = column_parameters(op, "b_", b_scale, None)
+    out_scale, out_zero_point, q_min, q_max = with_range(op, out_scale, out_zero_point, q_min, q_max, "out_")
+    q_min, q_max = code_range(op, dtype, q_min, q_max)
+    check_requantize_mode(op, mode)
+    if check:
+        check_values(op, "a_", a_scale, None, 0, 0)
+        check_values(op, "b_", b_scale, None, 0, 0)
+        check_values(op, "out_", out_scale, out_zero_point, q_min, q_max)
+    return _ops.requantize(
+        acc,
+        a_scale,
+        b_scale,
+        out_scale,
+        out_zero_point=out_zero_point,
+        bias=bias if mode == "fixed" else widened(bias),
+        relu=relu,
+        dtype=dtype,
+        q_min=q_min,
+        q_max=q_max,
+        mode=mode,
     )
 
 

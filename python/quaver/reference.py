@@ -151,17 +151,80 @@ def int8_matmul_requantize(
     dtype=torch.int8,
     q_min=None,
     q_max=None,
+    mode="float",
 ):
-    """ARITHMETIC.md (6), (7) and (8)."""
+    """ARITHMETIC.md (6), then requantize."""
     acc = int8_matmul(a, b, a_zero_point=a_zero_point, b_zero_point=b_zero_point)
-    v = scale_product(acc, a_scale, b_scale, bias, relu)
+    return requantize(
+        acc,
+        a_scale,
+        b_scale,
+        out_scale,
+        out_zero_point=out_zero_point,
+        bias=bias,
+        relu=relu,
+        dtype=dtype,
+        q_min=q_min,
+        q_max=q_max,
+        mode=mode,
+    )
+
+
+def requantize(
+    acc,
+    a_scale,
+    b_scale,
+    out_scale,
+    *,
+    out_zero_point=None,
+    bias=None,
+    relu=False,
+    dtype=torch.int8,
+    q_min=None,
+    q_max=None,
+    mode="float",
+):
+    """ARITHMETIC.md (7) and (8), or (10) in mode "fixed"."""
+    rows = acc.reshape(1, -1) if acc.dim() < 2 else acc
+    if mode == "fixed":
+        product = rows if bias is None else rows + bias
+        t = multiply_fixed(product, *fixed_multiplier(a_scale, b_scale, out_scale))
+        t = t.clamp(min=0) if relu else t
+        zero = 0 if out_zero_point is None else broadcastable(out_zero_point).to(torch.int64)
+        low, high = full_range(dtype)
+        code = (t + zero).clamp(low if q_min is None else q_min, high if q_max is None else q_max)
+        return code.to(dtype).reshape(acc.shape)
+    v = scale_product(rows, a_scale, b_scale, bias, relu)
 
     def as_v(parameter):  # [..., 1, N] or one element, beside v [..., M, N]
         if parameter is None or parameter.numel() == 1:
             return parameter
         return parameter.expand(*v.shape[:-2], 1, v.shape[-1])
 
-    return quantize(v, as_v(out_scale), as_v(out_zero_point), q_min=q_min, q_max=q_max, dtype=dtype)
+    q = quantize(v, as_v(out_scale), as_v(out_zero_point), q_min=q_min, q_max=q_max, dtype=dtype)
+    return q.reshape(acc.shape)
+
+
+def fixed_multiplier(a_scale, b_scale, out_scale):
+    """ARITHMETIC.md (10): the real multiplier in float64 as (significand, shift), each int64."""
+    product = broadcastable(a_scale).to(torch.float64) * broadcastable(b_scale).to(torch.float64)
+    divisor = broadcastable(out_scale).to(torch.float64)
+    fraction, shift = torch.frexp(product / divisor)
+    significand = torch.floor(fraction * 2.0**31 + 0.5).to(torch.int64)  # the sum is exact
+    carried = significand == 2**31
+    significand = torch.where(carried, 2**30, significand)
+    shift = shift.to(torch.int64) + carried
+    significand = torch.where(shift < -31, 0, torch.where(shift > 30, 2**31 - 1, significand))
+    return significand, torch.where(shift < -31, 0, shift).clamp(max=30)
+
+
+def multiply_fixed(acc, significand, shift):
+    """ARITHMETIC.md (10): acc [int32] times a multiplier, in int64."""
+    raised = (acc.to(torch.int64) * 2 ** shift.clamp(min=0)).clamp(-(2**31), 2**31 - 1)
+    high = (raised * significand + 2**30) >> 31
+    divisor = 2 ** (-shift).clamp(min=0)
+    size = (high.abs() + (divisor >> 1)) >> (-shift).clamp(min=0)
+    return torch.where(high < 0, -size, size)
 
 
 def dequantize(q, scale, zero_point=None, *, dtype=torch.float32):

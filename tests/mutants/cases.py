@@ -15,6 +15,7 @@ from tests.cases import (
     assert_bits,
     codes,
     normal,
+    products,
     scales,
     zero_points,
 )
@@ -78,6 +79,7 @@ def matmul_cases(a_dtype, b_dtype):
     yield OpCase("int8_matmul", *operands(63, 66, 35, b_is_weight=False, a_rows=False))
     yield OpCase("int8_matmul", *operands(66, 65, 34), blocks=2)
     yield from signs_of_zero(*operands(52, 54, 3))
+    yield from fixed_multipliers(*operands(64, 64, 1))
     yield from epilogue_cases((), 50, 54, a_dtype, b_dtype)
     yield from epilogue_cases((2,), 51, 52, a_dtype, b_dtype)
     for dims in (2, 3, 4):
@@ -91,6 +93,19 @@ def signs_of_zero(a, b):
     for relu in (False, True):
         yield OpCase("int8_matmul_dequantize", a, b, tiny, tiny, relu=relu)
         yield OpCase("int8_matmul_requantize", a, b, scales(), scales(), scales(), relu=relu, bias=bias)
+
+
+def fixed_multipliers(a, b):
+    """Every multiplier, of a row, meets every product, of a column's bias, in each of a thread's rows and columns."""
+    powers = torch.exp2(torch.tensor([-40.0, -33, -32, -31, -20, -8, -2, -1, 0, 1, 2, 7, 20, 29, 30, 40]))
+    near = [0, 1, -1, 3, -3, 5, 100, -100, 2**20, -(2**20), 2**30, -(2**30)]
+    bias = torch.tensor([-(2**31), 1 - 2**31, 2**31 - 1, 2**31 - 2, *near], dtype=torch.int32).repeat(4)
+    one = torch.tensor(1.0)
+    for relu in (False, True):
+        options = {"bias": bias, "relu": relu, "mode": "fixed"}
+        yield OpCase("int8_matmul_requantize", 0 * a, b, powers.repeat(4)[:, None], one, one, **options)
+        next_power = (torch.tensor(1 - 2.0**-17), torch.tensor(1 + 2.0**-17), torch.tensor(2.0))
+        yield OpCase("int8_matmul_requantize", 0 * a, b, *next_power, **options)
 
 
 def epilogue_cases(batch, m, n, a_dtype, b_dtype, k=5):
@@ -108,4 +123,6 @@ def epilogue_cases(batch, m, n, a_dtype, b_dtype, k=5):
         out = {"out_zero_point": zero_points(*batch, 1, n, dtype=dtype), "dtype": dtype}
         out_scale = 64 * scales(*batch, 1, n, seed=5)
         yield OpCase("int8_matmul_requantize", a, b, a_scale, b_scale, out_scale, bias=bias, **out, **points)
+        fixed = {"bias": products(2 * n, most=2**12)[::2], "mode": "fixed", **out, **points}
+        yield OpCase("int8_matmul_requantize", a, b, a_scale, b_scale, out_scale, **fixed)
     yield OpCase("int8_matmul_requantize", a, b, a_scale, b_scale, scales(), q_min=-5, q_max=5)

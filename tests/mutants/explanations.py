@@ -3,6 +3,7 @@
 from .explanation import Explanation
 from .explanations_elementwise import ELEMENTWISE
 from .explanations_reductions import REDUCTIONS
+from .explanations_requantize import REQUANTIZE, SATURATES
 
 STEPS = "for first in range(0, k, tile_k)"
 MASKED_STEP = (
@@ -92,6 +93,7 @@ MATMUL_SIMT = (
         SIMT, "shrink shared", "", r"^\.shared smem_[ab]$", "2172 of 2176",
         "the last four words of a tile are padding, which nobody touches", most=2,
     ),
+    Explanation(SIMT, "widen compare", "if (shift > 30)", r", 30;", "gt -> ge", SATURATES, most=16),
 )  # fmt: skip
 
-EXPLANATIONS = (*TRITON, *MATMUL_SIMT, *ELEMENTWISE, *REDUCTIONS)
+EXPLANATIONS = (*TRITON, *MATMUL_SIMT, *ELEMENTWISE, *REDUCTIONS, *REQUANTIZE)

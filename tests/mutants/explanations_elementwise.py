@@ -8,7 +8,7 @@ VECTORS = "(de)?quantize_kernel of vectors"
 EACH = "(de)?quantize_kernel of each"
 RUNS = "(de)?quantize_kernel of (vectors|each)"
 DYNAMIC = "dynamic_quantize_kernel"
-WALKS = "((de)?quantize_kernel of (vectors|each|elements)|dynamic_quantize_kernel)"
+WALKS = "((de)?quantize_kernel of (vectors|each|elements)|dynamic_quantize_kernel|requantize_(rows|elements)_kernel)"
 
 LOOPS = "for (int loop = loops - 1; loop >= 0; --loop) {"
 REST = "const int64_t rest = loop > 0 ? size[loop].quotient(index) : 0;"

@@ -14,6 +14,7 @@ from . import cases, elementwise_cases
 from .cases import DEVICE
 from .operators import ORDERING, mutants_of
 from .reduction_cases import reduction_cases
+from .requantize_cases import requantize_cases
 from .triton_cases import cases_of
 
 SEED = 1  # of the launches that show what a case reaches
@@ -128,10 +129,11 @@ def triton_subjects():
 MATMULS = (cases.every_case, "matmul_")
 ELEMENTWISE = (lambda *dtypes: elementwise_cases.every_case(*dtypes[:1]), "quantize_|dequantize_|dynamic_quantize_")
 REDUCTIONS = (reduction_cases, "reduce_")
+REQUANTIZE = (requantize_cases, "requantize_")
 
 
 @cache
-def op_subjects(*dtypes, makers=(MATMULS, ELEMENTWISE, REDUCTIONS)):
+def op_subjects(*dtypes, makers=(MATMULS, ELEMENTWISE, REDUCTIONS, REQUANTIZE)):
     """The kernels that quaver's ops launch, found by watching them; of some dtypes: those of floats, those of codes."""
     subjects = {}
     for case, family in [(case, family) for make, family in makers for case in make(*dtypes)]:

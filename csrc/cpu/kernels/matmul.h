@@ -1,4 +1,4 @@
-// matmul.h: one tile of an int8 matmul with its epilogue, ARITHMETIC.md (6)-(8). No torch header.
+// matmul.h: one tile of an int8 matmul with its epilogue, ARITHMETIC.md (6)-(8) and (10). No torch header.
 //
 // Codes less their zero points are packed as int16, so that one inner loop serves every signedness and every zero
 // point. Exact: the bound on K that the ops check is the bound of these sums.
@@ -96,29 +96,43 @@ inline __attribute__((always_inline)) void pack_columns(const Code* codes, int64
   }
 }
 
-// Equations (7) and (8) over a row of the tile.
+// Equations (7) and (8), or (10), over a row of the tile.
 template <class Out>
 struct Epilogue {
   const MatmulProblem& problem;
   const float* b_scale;
-  const float* bias;  // null: none. Adding 0 instead would turn -0 into +0.
+  const float* bias;
   const float* out_scale;
   const int32_t* out_zero_point;
+  const int32_t* integer_bias;
 
   inline __attribute__((always_inline)) void row(const int32_t* __restrict acc, float a_scale, int columns,
                                                  Out* __restrict out) const {
+    constexpr bool kCodes = std::is_same_v<Out, int8_t> || std::is_same_v<Out, uint8_t>;
+    if (kCodes && problem.mode == RequantizeMode::kFixed) return fixed_row(acc, a_scale, columns, out);
+    const bool has_bias = problem.bias.data != nullptr;
     for (int n = 0; n < columns; ++n) {
       if constexpr (std::is_same_v<Out, int32_t>) {
         out[n] = acc[n];
       } else {
-        float v = scale_product(acc[n], a_scale, b_scale[n]);
-        if (bias != nullptr) v = add(v, bias[n]);
-        if (problem.relu) v = relu(v);
-        if constexpr (std::is_same_v<Out, int8_t> || std::is_same_v<Out, uint8_t>) {
+        const float v = scale_product(acc[n], a_scale, b_scale[n], has_bias, bias[n], problem.relu);
+        if constexpr (kCodes) {
           out[n] = static_cast<Out>(quantize<QuantizeMode::kOnnx>(v, out_scale[n], out_zero_point[n], problem.range));
         } else {
           from_float(v, out[n]);
         }
+      }
+    }
+  }
+
+ private:
+  inline __attribute__((always_inline)) void fixed_row(const int32_t* __restrict acc, float a_scale, int columns,
+                                                       Out* __restrict out) const {
+    if constexpr (sizeof(Out) == 1) {
+      for (int n = 0; n < columns; ++n) {
+        const FixedMultiplier multiplier = fixed_multiplier(a_scale, b_scale[n], out_scale[n]);
+        out[n] = static_cast<Out>(requantize_fixed(wrapping_add(acc[n], integer_bias[n]), multiplier, problem.relu,
+                                                   out_zero_point[n], problem.range));
       }
     }
   }
@@ -156,13 +170,14 @@ void store_tile(const MatmulProblem& problem, const TilePlace& place, int64_t ba
   using Tile = MatmulTile;
   const int dims = problem.batch_dims;
   float a_scale[Tile::kRows], b_scale[Tile::kColumns], bias[Tile::kColumns], out_scale[Tile::kColumns];
-  int32_t out_zero_point[Tile::kColumns];
+  int32_t out_zero_point[Tile::kColumns], integer_bias[Tile::kColumns];
   gather(problem.a_scale, place, dims, place.row, place.rows, 1.0f, a_scale);
   gather(problem.b_scale, place, dims, place.column, place.columns, 1.0f, b_scale);
   gather(problem.bias, place, dims, place.column, place.columns, 0.0f, bias);
   gather(problem.out_scale, place, dims, place.column, place.columns, 1.0f, out_scale);
   gather(problem.out_zero_point, place, dims, place.column, place.columns, 0, out_zero_point);
-  const Epilogue<Out> epilogue{problem, b_scale, problem.bias.data ? bias : nullptr, out_scale, out_zero_point};
+  gather(problem.integer_bias, place, dims, place.column, place.columns, 0, integer_bias);
+  const Epilogue<Out> epilogue{problem, b_scale, bias, out_scale, out_zero_point, integer_bias};
   Out* out = static_cast<Out*>(problem.out) + (batch * problem.m + place.row) * problem.n + place.column;
   vectorized([&]() QUAVER_INLINE {
     for (int row = 0; row < place.rows; ++row)

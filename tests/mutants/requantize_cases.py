@@ -1,0 +1,128 @@
+"""Calls of requantize: small ones that reach every branch of its kernels, in both modes."""
+
+import torch
+
+from tests.cases import codes, generator, normal, products, scales, zero_points
+
+from .cases import OpCase
+from .elementwise_cases import every_second, misaligned, padded
+
+MODES = ("float", "fixed")
+
+# Of whole vectors: shape of acc, shapes of the row's and of the columns' parameters. The last row is in each of the
+# two that a thread reads at once; threads are 1 to 256 side by side; there are parts of rows, tiles of columns, and
+# planes of one loop or two.
+ROWS = (
+    ((1, 256), (), ()),
+    ((1, 1028), (1, 1), (1, 1028)),
+    *(((rows, 128), (rows, 1), (1, 128)) for rows in (9, 17, 34)),
+    *(((rows, 128), (), (1, 128)) for rows in (9, 17, 34)),
+    ((20, 132), (20, 1), (1, 132)),
+    ((70, 260), (70, 1), (1, 260)),
+    ((2, 40, 132), (2, 40, 1), (2, 1, 132)),
+    ((29, 260), (29, 1), ()),
+    ((36, 128), (36, 1), (1, 128)),
+    ((1030, 4), (1030, 1), (1, 4)),
+    ((130, 12), (), (1, 12)),
+    ((2, 3, 12, 32), (2, 3, 12, 1), (2, 3, 1, 32)),
+    ((2, 2, 2, 9, 32), (2, 1, 2, 9, 1), (1, 2, 1, 1, 32)),
+)
+ELEMENTS = (
+    ((5, 33), (5, 1), (1, 33)),
+    ((2, 3, 4, 5), (2, 3, 4, 1), (2, 3, 1, 5)),
+    ((3, 2, 2, 2, 2, 3), (3, 1, 2, 2, 2, 1), (2, 1, 2, 1, 3)),
+)
+
+
+def factors(row, column):
+    return scales(*row), scales(*column, seed=3), 2.0**12 * scales(*column, seed=4)
+
+
+def bias_of(mode, n):
+    return normal(n) if mode == "float" else products(n, most=2**16)
+
+
+def requantize_cases(*_):
+    for mode in MODES:
+        for shape, row, column in (*ROWS, *ELEMENTS):
+            options = {"out_zero_point": zero_points(*column), "bias": bias_of(mode, shape[-1]), "mode": mode}
+            yield OpCase("requantize", products(*shape), *factors(row, column), **options)
+            yield OpCase("requantize", products(*shape, seed=1), *factors(row, column), relu=True, mode=mode)
+        yield from of_each_layout(mode)
+        yield from edges(mode)
+    yield from near_ties()
+
+
+def of_each_layout(mode):
+    acc, column = products(10, 64), factors((10, 1), (1, 64))
+    for view in (padded(acc), misaligned(acc), every_second(acc), acc.t().contiguous().t()):
+        yield OpCase("requantize", view, *column, bias=bias_of(mode, 64), mode=mode)
+    yield OpCase("requantize", products(2, 5, 24, 12).movedim(1, -1), *factors((), (1, 5)), mode=mode)
+    yield OpCase("requantize", products(3, 201), *factors((3, 1), (1, 201)), mode=mode, blocks=2)
+    yield OpCase("requantize", products(201), *factors((), ()), mode=mode)
+    # Products and codes that lie apart in different ways; a thread with more rows than it reads at once
+    yield OpCase("requantize", products(36, 136)[:, :128], *factors((36, 1), (1, 128)), mode=mode)
+    yield OpCase("requantize", products(36, 136)[:, :128], *factors((), (1, 128)), mode=mode)
+    yield OpCase("requantize", products(4200, 128), *factors((), (1, 128)), mode=mode)
+    # Scales and zero points that change from plane to plane, each in its own way
+    acc_planes = products(2, 3, 12, 32)
+    a_scale, b_scale, out_scale = (
+        scales(2, 3, 1, 1).expand(2, 3, 12, 1),
+        scales(3, 1, 32),
+        2.0**12 * scales(2, 5, 1, 32),
+    )
+    yield OpCase("requantize", acc_planes, a_scale, b_scale, out_scale[:, 1:4], mode=mode)
+    part = products(2, 4, 12, 32)[:, 1:]
+    yield OpCase("requantize", part, a_scale, b_scale, out_scale[:, 1:4], mode=mode)
+    for given in ((b_scale, out_scale[:, 1:4]), (out_scale[:, 1:4], 2.0**24 * b_scale)):
+        points = zero_points(2, 4, 1, 32)[:, 1:]
+        yield OpCase("requantize", acc_planes, scales(), *given, out_zero_point=points, mode=mode)
+        small_planes = products(2, 3, 4, 5)
+        given = (each[..., :5] for each in given)
+        yield OpCase("requantize", small_planes, scales(), *given, out_zero_point=points[..., :5], mode=mode)
+    # Parameters that are neighbours, but not aligned; of each kind alone; and those that lie each in its own way
+    one = torch.tensor(2.0**-6)
+    for values in (scales(1, 65)[:, 1:], scales(1, 64)):
+        yield OpCase("requantize", acc, one, values, one, mode=mode)
+        yield OpCase("requantize", acc, one, one, values, mode=mode)
+    yield OpCase("requantize", acc, one, one, one, out_zero_point=codes(1, 67).to(torch.int32)[:, 3:], mode=mode)
+    yield OpCase("requantize", acc, one, one, one, bias=bias_of(mode, 65)[1:], mode=mode)
+    yield OpCase("requantize", acc, one, one, one, bias=bias_of(mode, 1).expand(64), mode=mode)
+    yield OpCase("requantize", acc, scales(30, 3)[::3, 1:2], one, one, mode=mode)
+    yield OpCase("requantize", acc, *factors((10, 1), (1, 64)), dtype=torch.uint8, q_min=3, q_max=200, mode=mode)
+
+
+def edges(mode):
+    """Multipliers that are powers of 2 and others, with products that they bring to ties, that overflow and vanish."""
+    powers = torch.exp2(torch.tensor([-40.0, -33, -32, -31, -20, -8, -2, -1, 0, 1, 2, 7, 20, 29, 30, 40, 100, 127]))
+    numbers = [sign * (2**n + d) for n in range(31) for d in (-1, 0, 1) for sign in (1, -1)]
+    ends = [*(4 * [0]), *(4 * [-(2**31)]), *(4 * [2**31 - 1]), 1 - 2**31, 2**31 - 2]
+    acc = torch.tensor([*numbers, *ends], dtype=torch.int32).expand(len(powers), -1)
+    one = torch.tensor(1.0)
+    for relu in (False, True):
+        yield OpCase("requantize", acc.contiguous(), powers[:, None], one, one, relu=relu, mode=mode)
+        by_column = torch.cat([powers.roll(part) for part in range(4)])[None]
+        yield OpCase("requantize", acc.repeat(4, 1).t().contiguous(), one, by_column, one, relu=relu, mode=mode)
+        yield OpCase("requantize", acc[:, 1:], powers[:, None], one, one, relu=relu, mode=mode)
+    # A multiplier that rounds to the next power of 2, with one scale of a's and with one for each row.
+    small = products(9, 128, most=300)
+    next_power = (torch.tensor(1 - 2.0**-17), torch.tensor(1 + 2.0**-17), torch.tensor(2.0))
+    yield OpCase("requantize", small, *next_power, mode=mode)
+    yield OpCase("requantize", small, next_power[0].repeat(9, 1), *next_power[1:], mode=mode)
+    yield OpCase("requantize", small[:, 1:], *next_power, mode=mode)
+
+
+def near_ties():
+    """In mode float: results that are halves of out_scale, or next to them, and that are no number."""
+    acc, one = products(33, 320, most=300), torch.tensor(1.0)
+    exponents = torch.tensor([-125.0, -61, -60, -59, 0, 59, 60, 61, 122, 126])
+    for part in range(4):  # each in each of a vector's columns
+        significand = torch.randint(2**22, 2**23, (1, 320), generator=generator(part)) * 2.0**-22
+        scale = significand * torch.exp2(exponents.roll(part).repeat(32))
+        for given in (torch.tensor(0.5), torch.tensor(0.1), torch.tensor(0.7)):
+            yield OpCase("requantize", acc, given, scale, scale)
+        yield OpCase("requantize", acc, one, scale * 2.0**-1, scale, bias=scale[0])
+    no_numbers = torch.tensor([float("nan"), 0.5, float("inf"), -float("inf"), 1.0]).repeat(64)
+    for rows in (9, 33):
+        yield OpCase("requantize", acc[:rows], one, one, one, bias=no_numbers, out_zero_point=zero_points(1, 320))
+    yield OpCase("requantize", acc[:2, 1:], one, one, one, bias=no_numbers[1:], out_zero_point=zero_points(1, 319))
