@@ -3,7 +3,7 @@
 from quaver import library  # noqa: F401 - defines torch.ops.quaver, which everything below needs
 
 # isort: split
-from quaver import fakes, quant_tool, reference
+from quaver import fakes, quant_tool, reference, vmap  # noqa: F401 - vmap: what refuses it
 from quaver.library import build_info
 from quaver.model import quantize_model
 from quaver.nn import QuantLinear
@@ -18,6 +18,8 @@ from quaver.ops import (
     quantize,
 )
 from quaver.qparams import PerChannel, PerGroup, PerTensor, PerToken, QuantizationParams
+from quaver.selftest import selftest
+from quaver.verify import VerificationError, backend, verify
 
 __version__ = build_info()["version"]
 
@@ -28,6 +30,8 @@ __all__ = [
     "PerToken",
     "QuantLinear",
     "QuantizationParams",
+    "VerificationError",
+    "backend",
     "build_info",
     "choose_qparams",
     "dequantize",
@@ -41,4 +45,6 @@ __all__ = [
     "quantize",
     "quantize_model",
     "reference",
+    "selftest",
+    "verify",
 ]
