@@ -33,6 +33,7 @@ KNOWS = {
     "nn": {"ops", "qparams"},
     "model": {"nn", "observers", "qparams"},
     "vmap": {"library"},
+    "inductor": {"library", "reference"},
     "verify": {"library", "reference"},
     "draw": {"qparams"},
     "selftest": {"draw", "library", "verify"},
