@@ -96,7 +96,7 @@ def test_compiled(name, dynamic, device):
 
 
 class AllOps(torch.nn.Module):
-    """The data's way for m rows, through every function of quaver; beside them only what no compiler rounds otherwise."""
+    """The data's way for m rows, through every function of quaver, and what no compiler rounds otherwise."""
 
     def __init__(self):
         super().__init__()
