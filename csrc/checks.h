@@ -141,7 +141,8 @@ inline void check_companion(const char* op, const char* name, const Tensor& tens
                ", got ", device_of(tensor));
 }
 
-inline bool divides(int64_t blocks, int64_t size) { return blocks == 0 ? size == 0 : size % blocks == 0; }
+// Of nothing there is one block or none: every number divides 0, but parameters for 2^40 empty blocks are none's wish.
+inline bool divides(int64_t blocks, int64_t size) { return size == 0 ? blocks <= 1 : blocks > 0 && size % blocks == 0; }
 
 template <class Sizes>
 bool divides_shape(const Sizes& blocks, const Tensor& x) {

@@ -176,6 +176,12 @@ REFUSED = (
     (CHOOSING, {"scale_shape": [4]}, f"{SCALE_SHAPE} [4]"),
     (CHOOSING, {"scale_shape": [4, 5]}, f"{SCALE_SHAPE} [4, 5]"),
     (CHOOSING, {"scale_shape": [0, 1]}, f"{SCALE_SHAPE} [0, 1]"),
+    (CHOOSING, {"x": tensor(4, 0), "scale_shape": [4, 2**40]}, f"{SCALE_SHAPE.replace('6', '0')} [4, {2**40}]"),
+    (
+        ("quantize",),
+        {"x": tensor(4, 0), "scale": tensor(4, 2), "zero_point": None},
+        f"{SCALE.format('x').replace('6', '0')} [4, 2]",
+    ),
     (CHOOSING, {"scale_shape": [-4, 1]}, f"{SCALE_SHAPE} [-4, 1]"),
     (
         ("dynamic_quantize",),

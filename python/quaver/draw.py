@@ -79,7 +79,7 @@ class Draw:
 
     def divisor(self, size):
         if size == 0:
-            return self.one_of(0, 1, 2)
+            return self.one_of(0, 1)
         return self.random.choice([count for count in range(1, size + 1) if size % count == 0])
 
     # Tensors

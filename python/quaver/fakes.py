@@ -70,7 +70,7 @@ def _divides_shape(blocks, shape):
     if len(blocks) != len(shape):
         return False
     return all(
-        count >= 0 and (size == 0 if count == 0 else size % count == 0)
+        count >= 0 and (count <= 1 if size == 0 else count != 0 and size % count == 0)
         for count, size in zip(blocks, shape, strict=True)
     )
 
