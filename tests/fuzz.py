@@ -39,7 +39,14 @@ GRANULAR = ("choose_qparams", "dynamic_quantize")  # their functions take a gran
 
 
 def another_tensor(draw, tensor):
-    """A tensor that may or may not do in this one's place."""
+    """A tensor, or something else, that may or may not do in this one's place."""
+    try:
+        return changed_tensor(draw, tensor)
+    except RuntimeError:  # torch cannot make some, such as sparse ones of rare dtypes
+        return draw.one_of(*ODD_ONES)
+
+
+def changed_tensor(draw, tensor):
     if tensor.layout != torch.strided:
         return draw.one_of(*ODD_ONES)
     kind = draw.one_of("dtype", "dtype", "shape", "shape", "shape", "device", "grad", "sparse", "odd")
@@ -179,8 +186,8 @@ def outcome(call):
 
 
 class Fuzz:
-    def __init__(self, seed):
-        self.seed, self.counts, self.complaints = seed, Counter(), []
+    def __init__(self, seed, report=lambda words: None):
+        self.seed, self.report, self.counts, self.complaints = seed, report, Counter(), []
 
     def run(self, number):
         """One call; its number decides everything."""
@@ -257,16 +264,17 @@ class Fuzz:
             for name, value in arguments.items()
         }
         self.complaints.append(f"call {number} of seed {self.seed}: {op} {described}: {words}")
+        self.report(self.complaints[-1])
 
 
-def fuzz(calls, *, first=0, seed=0, progress=None):
+def fuzz(calls, *, first=0, seed=0, report=lambda words: None):
     """Makes so many calls; gives the Fuzz that made them, with its counts and complaints."""
-    made = Fuzz(seed)
+    made = Fuzz(seed, report)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, of complex numbers and the like
         for number in range(first, first + calls):
-            if progress and number % 1000 == 0:
-                progress(number)
+            if number % 1000 == 0:
+                report(f"at call {number}")  # where a crash would be
             made.run(number)
             if len(made.complaints) >= 20:
                 break
@@ -285,10 +293,8 @@ def main():
         chosen.calls,
         first=chosen.first,
         seed=chosen.seed,
-        progress=lambda number: print(f"at call {number}", file=sys.stderr, flush=True),  # where a crash would be
+        report=lambda words: print(words, flush=True),
     )
-    for complaint in made.complaints:
-        print(complaint)
     print(dict(made.counts), f"{len(made.complaints)} complaints in {time.monotonic() - began:.0f} s")
     return bool(made.complaints)
 
