@@ -98,7 +98,7 @@ def another_value(draw, value):
             changed[draw.random.randrange(len(changed))] = draw.one_of(*INTEGERS, 2, 3, None, 1.0, "1")
         return draw.one_of(changed, changed, [*changed, 1], changed[:-1], *ODD_ONES)
     if isinstance(value, str):
-        return draw.one_of("onnx", "affine", "ONNX", "", "onnx\0", "mode" * 1000, "\N{EIGHTH NOTE}", *ODD_ONES)
+        return draw.one_of("onnx", "affine", "ONNX", "", "onnx ", "mode" * 1000, "\N{EIGHTH NOTE}", *ODD_ONES)
     if isinstance(value, bool):
         return draw.one_of(True, False, *ODD_ONES)
     if isinstance(value, float):
