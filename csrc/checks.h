@@ -111,7 +111,13 @@ inline CodeType check_code_type(const char* op, const char* name, ScalarType typ
   }
 }
 
+// None, where a schema asks for a tensor, arrives as one that is not defined.
+inline void check_given(const char* op, const char* name, const Tensor& tensor) {
+  QUAVER_CHECK(tensor.defined(), op, name, " must be a tensor, got None");
+}
+
 inline void check_rank(const char* op, const char* name, const Tensor& tensor) {
+  check_given(op, name, tensor);
   QUAVER_CHECK(tensor.dim() <= kMaxRank, op, name, " must have at most ", kMaxRank, " dimensions, got ", tensor.dim());
 }
 
@@ -128,13 +134,15 @@ inline CodeType check_codes(const char* op, const char* name, const Tensor& tens
 // An argument that goes with a tensor `like`: of one type, on the same device.
 inline void check_companion(const char* op, const char* name, const Tensor& tensor, ScalarType type,
                             const char* like_name, const Tensor& like) {
+  check_given(op, name, tensor);
   QUAVER_CHECK(tensor.scalar_type() == type, op, name, " must be ", name_of(type), ", got ",
                name_of(tensor.scalar_type()));
   QUAVER_CHECK(device_of(tensor) == device_of(like), op, name, " must be on ", device_of(like), " like ", like_name,
                ", got ", device_of(tensor));
 }
 
-inline bool divides(int64_t blocks, int64_t size) { return blocks == 0 ? size == 0 : size % blocks == 0; }
+// Of nothing there is one block or none: every number divides 0, but parameters for 2^40 empty blocks are none's wish.
+inline bool divides(int64_t blocks, int64_t size) { return size == 0 ? blocks <= 1 : blocks > 0 && size % blocks == 0; }
 
 template <class Sizes>
 bool divides_shape(const Sizes& blocks, const Tensor& x) {

@@ -13,7 +13,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 import quaver
-from quaver import library, reference
+from quaver import draw, library, reference
 from tests.cases import normal
 
 ROOT = Path(__file__).parent.parent
@@ -22,7 +22,7 @@ PACKAGE = ROOT / "python" / "quaver"
 
 # Which of the package's modules a module may import.
 KNOWS = {
-    "__main__": {"build_info"},
+    "__main__": {"VerificationError", "build_info", "selftest"},
     "qparams": set(),
     "reference": {"qparams"},
     "fakes": {"qparams"},
@@ -32,6 +32,11 @@ KNOWS = {
     "quant_tool": {"ops", "qparams"},
     "nn": {"ops", "qparams"},
     "model": {"nn", "observers", "qparams"},
+    "vmap": {"library"},
+    "inductor": {"library", "reference"},
+    "verify": {"library", "reference"},
+    "draw": {"qparams"},
+    "selftest": {"draw", "library", "verify"},
 }
 
 
@@ -158,7 +163,8 @@ def test_the_package_knows_no_tests():
 
 
 def test_the_package_needs_nothing_but_torch():
-    standard = {"copy", "dataclasses", "fnmatch", "importlib", "json"}
+    standard = {"argparse", "contextlib", "copy", "dataclasses", "fnmatch", "importlib", "inspect", "json", "math"}
+    standard |= {"random", "sys", "threading", "time"}
     for path in matching("python/quaver/*.py"):
         assert {name.split(".")[0] for name in imported(path)} <= {"torch", "quaver", *standard}, name_of(path)
 
@@ -184,6 +190,7 @@ def found_in(path, pattern):
         ("python/quaver/reference.py", functions_of(PACKAGE / "reference.py")),
         ("python/quaver/fakes.py", functions_of(PACKAGE / "fakes.py")),
         ("fakes' names", found_in(PACKAGE / "fakes.py", r'register_fake\("quaver::(\w+)"\)')),
+        ("quaver.draw.CALLS", draw.CALLS),
     ],
 )
 def test_every_list_has_the_ops_in_one_order(where, names):

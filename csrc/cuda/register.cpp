@@ -17,8 +17,8 @@ namespace {
 using torch::stable::accelerator::DeviceGuard;
 
 // Of the tensor that leads an op. It may be on the CPU while another one brought the call here; then any device will do
-// until the checks refuse the mixture.
-int32_t device_index(const Tensor& tensor) { return std::max(tensor.get_device_index(), 0); }
+// until the checks refuse the mixture, as they do where there is no tensor at all.
+int32_t device_index(const Tensor& tensor) { return tensor.defined() ? std::max(tensor.get_device_index(), 0) : 0; }
 
 cudaStream_t stream_of(const Tensor& tensor) {
   const auto stream = torch::stable::accelerator::getCurrentStream(device_index(tensor));

@@ -3,7 +3,7 @@
 from quaver import library  # noqa: F401 - defines torch.ops.quaver, which everything below needs
 
 # isort: split
-from quaver import fakes, quant_tool, reference
+from quaver import fakes, quant_tool, reference, vmap  # noqa: F401 - vmap: what refuses it
 from quaver.library import build_info
 from quaver.model import quantize_model
 from quaver.nn import QuantLinear
@@ -19,6 +19,8 @@ from quaver.ops import (
     requantize,
 )
 from quaver.qparams import PerChannel, PerGroup, PerTensor, PerToken, QuantizationParams
+from quaver.selftest import selftest
+from quaver.verify import VerificationError, backend, verify
 
 __version__ = build_info()["version"]
 
@@ -29,6 +31,8 @@ __all__ = [
     "PerToken",
     "QuantLinear",
     "QuantizationParams",
+    "VerificationError",
+    "backend",
     "build_info",
     "choose_qparams",
     "dequantize",
@@ -43,4 +47,6 @@ __all__ = [
     "quantize_model",
     "reference",
     "requantize",
+    "selftest",
+    "verify",
 ]

@@ -33,7 +33,12 @@ def _check_code_type(op, name, dtype):
     _check(dtype in (torch.int8, torch.uint8), op, lambda: f"{name} must be int8 or uint8, got {_name(dtype)}")
 
 
+def _check_given(op, name, tensor):
+    _check(tensor is not None, op, lambda: f"{name} must be a tensor, got None")
+
+
 def _check_rank(op, name, tensor):
+    _check_given(op, name, tensor)
     _check(
         tensor.dim() <= MAX_RANK,
         op,
@@ -52,6 +57,7 @@ def _check_codes(op, name, tensor):
 
 
 def _check_companion(op, name, tensor, dtype, like_name, like):
+    _check_given(op, name, tensor)
     _check(tensor.dtype == dtype, op, lambda: f"{name} must be {_name(dtype)}, got {_name(tensor.dtype)}")
     _check(
         tensor.device == like.device,
@@ -64,7 +70,7 @@ def _divides_shape(blocks, shape):
     if len(blocks) != len(shape):
         return False
     return all(
-        count >= 0 and (size == 0 if count == 0 else size % count == 0)
+        count >= 0 and (count <= 1 if size == 0 else count != 0 and size % count == 0)
         for count, size in zip(blocks, shape, strict=True)
     )
 
@@ -215,14 +221,12 @@ def _check_matmul(
     b_zero_point=None,
     a_sum=None,
     b_sum=None,
-    a_scale=None,
-    b_scale=None,
-    out_scale=None,
     out_zero_point=None,
     bias=None,
     bias_dtype=torch.float32,
+    **scales,
 ):
-    """The shape of the product."""
+    """The shape of the product. Scales are those that the op has."""
     _check_codes(op, "a", a)
     _check_codes(op, "b", b)
     _check_companion(op, "b", b, b.dtype, "a", a)
@@ -235,10 +239,10 @@ def _check_matmul(
     )
     out = [*_broadcast_batch(op, a, b), a.shape[-2], b.shape[-1]]
     _check_k(op, a.shape[-1], a.dtype, b.dtype, a_zero_point is not None or b_zero_point is not None)
+    for name, scale in scales.items():
+        _check_given(op, name, scale)
+        _check_axis_values(op, name, int(name != "a_scale"), out, True, scale, torch.float32, "a", a)
     for name, axis, single, tensor, dtype in (
-        ("a_scale", 0, True, a_scale, torch.float32),
-        ("b_scale", 1, True, b_scale, torch.float32),
-        ("out_scale", 1, True, out_scale, torch.float32),
         ("a_zero_point", 0, True, a_zero_point, torch.int32),
         ("b_zero_point", 1, True, b_zero_point, torch.int32),
         ("out_zero_point", 1, True, out_zero_point, torch.int32),
@@ -370,13 +374,10 @@ def requantize(
     _check_rank(op, "acc", acc)
     _check(acc.dtype == torch.int32, op, lambda: f"acc must be int32, got {_name(acc.dtype)}")
     shape = [1] * (2 - acc.dim()) + list(acc.shape)
-    for name, axis, tensor, tensor_dtype in (
-        ("a_scale", 0, a_scale, torch.float32),
-        ("b_scale", 1, b_scale, torch.float32),
-        ("out_scale", 1, out_scale, torch.float32),
-        ("out_zero_point", 1, out_zero_point, torch.int32),
-    ):
-        _check_axis_values(op, name, axis, shape, True, tensor, tensor_dtype, "acc", acc)
+    for name, axis, scale in (("a_scale", 0, a_scale), ("b_scale", 1, b_scale), ("out_scale", 1, out_scale)):
+        _check_given(op, name, scale)
+        _check_axis_values(op, name, axis, shape, True, scale, torch.float32, "acc", acc)
+    _check_axis_values(op, "out_zero_point", 1, shape, True, out_zero_point, torch.int32, "acc", acc)
     if bias is not None:
         _check_bias(op, bias, shape[-1], "acc", acc, _requantize_bias_dtype(mode))
     _check_code_type(op, "dtype", dtype)

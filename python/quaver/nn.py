@@ -13,8 +13,8 @@ class QuantLinear(torch.nn.Module):
     weight) and `bias` float32 [N] or None. It is made for inference: an input that requires grad is refused.
 
     These tensors keep their dtypes whatever `.half()`, `.bfloat16()`, `.double()` or `.to(dtype)` say to the model
-    around them, and follow it to other devices. The output has the input's dtype; a scale rounded to float16
-    would make another weight.
+    around them, and follow it to other devices. The output has the input's dtype, under torch.autocast too, which
+    changes nothing here; a scale rounded to float16 would make another weight.
 
     >>> import torch, quaver
     >>> _ = torch.manual_seed(0)

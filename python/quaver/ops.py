@@ -479,7 +479,7 @@ def int8_linear(x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmet
         bias: float32 [N] (float16 and bfloat16 are widened).
         weight_sum: int32 [N, 1], the sums of weight_q's rows, if known: asymmetric activations need them.
         symmetric: whether activations have a zero point of 0. Asymmetric ones use all 256 codes for a one-sided range.
-        dtype: of the result; x's dtype by default.
+        dtype: of the result; x's dtype by default, whatever torch.autocast says.
         check: also verify that scales are positive and finite, which waits for the device.
 
     Returns:

@@ -29,6 +29,7 @@ WRAPPED = (
     "aoti_torch_create_device_guard",
     "aoti_torch_delete_device_guard",
     "aoti_torch_get_current_stream",
+    "aoti_torch_get_device_index",
     "aoti_torch_delete_stream",
     "torch_stream_native_handle",
     "torch_get_const_data_ptr",
@@ -131,14 +132,25 @@ def _raise_failure():
         raise failure from None
 
 
+def stream_handle(index, number):
+    """What the launches of a device's stream have as their `stream`."""
+    library().emulator_stream.restype = ctypes.c_uint64
+    return library().emulator_stream(index, number)
+
+
 @contextlib.contextmanager
-def device(name="sm_80", seed=0):
-    """Runs ops on a pretended device; gives the list of their launches."""
+def device(name="sm_80", seed=0, index=0, stream=0):
+    """Runs ops on a pretended device; gives the list of their launches.
+
+    `index` is the device's number, which every tensor then has, and `stream` the number of its current stream.
+    """
     state = stand_in()
     before = (state.device.name, state.seed, state.runs, state.failure)
     state.pretend(name)
     state.seed, state.runs, state.failure = seed, Runs(), None
-    for take in (library().emulator_take_unwritten, library().cudaGetLastError, state.take_calls, state.take_refusals):
+    library().emulator_set_place(index, stream)
+    takes = (library().emulator_take_unwritten, library().emulator_take_misplaced, library().cudaGetLastError)
+    for take in (*takes, state.take_calls, state.take_refusals):
         take()  # of a block that ended with another error
     try:
         try:
@@ -154,10 +166,13 @@ def device(name="sm_80", seed=0):
         unwritten = library().emulator_take_unwritten()
         if unwritten:
             reports.append(f"{unwritten} results have bytes that no kernel wrote")
+        if library().emulator_take_misplaced():
+            reports.append("a stream was asked for while the device of the tensors was not the current one")
         reports += state.take_refusals()
         if reports:
             raise EmulationError("\n".join(reports))
     finally:
+        library().emulator_set_place(0, 0)
         state.pretend(before[0])
         state.seed, state.runs, state.failure = before[1:]
 

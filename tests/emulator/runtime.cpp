@@ -81,14 +81,15 @@ const char* take(std::string& lines) {
   return taken.c_str();
 }
 
-cudaError_t launch(const char* name, const void* host, dim3 grid, dim3 block, void** arguments, size_t shared) {
+cudaError_t launch(const char* name, const void* host, dim3 grid, dim3 block, void** arguments, size_t shared,
+                   cudaStream_t stream) {
   note_call(name);
   Kernel kernel;
   const cudaError_t error = find(host, &kernel);
   if (error != cudaSuccess) return give(error);
   const uint32_t grids[] = {grid.x, grid.y, grid.z};
   const uint32_t blocks[] = {block.x, block.y, block.z};
-  return give(handlers().launch(&kernel, grids, blocks, shared, arguments));
+  return give(handlers().launch(&kernel, grids, blocks, shared, reinterpret_cast<uint64_t>(stream), arguments));
 }
 
 }  // namespace
@@ -185,18 +186,20 @@ cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* host) {
 }
 
 cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void** arguments, size_t shared,
-                               cudaStream_t) {
-  return launch("cudaLaunchKernel", kernel, grid, block, arguments, shared);
+                               cudaStream_t stream) {
+  return launch("cudaLaunchKernel", kernel, grid, block, arguments, shared, stream);
 }
 
 // What launchers call.
-cudaError_t cudaLaunchKernel(const void* host, dim3 grid, dim3 block, void** arguments, size_t shared, cudaStream_t) {
-  return launch("cudaLaunchKernel", host, grid, block, arguments, shared);
+cudaError_t cudaLaunchKernel(const void* host, dim3 grid, dim3 block, void** arguments, size_t shared,
+                             cudaStream_t stream) {
+  return launch("cudaLaunchKernel", host, grid, block, arguments, shared, stream);
 }
 
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* host, void** arguments) {
   if (config->numAttrs == 0)
-    return launch("cudaLaunchKernelExC", host, config->gridDim, config->blockDim, arguments, config->dynamicSmemBytes);
+    return launch("cudaLaunchKernelExC", host, config->gridDim, config->blockDim, arguments, config->dynamicSmemBytes,
+                  config->stream);
   note_call("cudaLaunchKernelExC");
   return refuse("cudaLaunchKernelExC", cudaErrorNotSupported,
                 "launch attribute " + std::to_string(config->attrs[0].id) + " is not emulated");

@@ -37,7 +37,8 @@ struct Attributes {
 
 // Who emulates. Each gives a code of cudaError_t.
 struct Handlers {
-  int (*launch)(const Kernel*, const uint32_t* grid, const uint32_t* block, uint64_t shared, void** arguments);
+  int (*launch)(const Kernel*, const uint32_t* grid, const uint32_t* block, uint64_t shared, uint64_t stream,
+                void** arguments);
   int (*attributes)(const Kernel*, Attributes*);
   int (*set_attribute)(const Kernel*, int attribute, int value);
   int (*resident_blocks)(const Kernel*, int threads, uint64_t shared, int* blocks);

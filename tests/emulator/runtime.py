@@ -69,7 +69,7 @@ class _Attributes(ctypes.Structure):
 class _Handlers(ctypes.Structure):
     _fields_ = [
         ("launch", ctypes.CFUNCTYPE(
-            c_int, POINTER(_Kernel), POINTER(c_uint32), POINTER(c_uint32), c_uint64, POINTER(c_void_p),
+            c_int, POINTER(_Kernel), POINTER(c_uint32), POINTER(c_uint32), c_uint64, c_uint64, POINTER(c_void_p),
         )),
         ("attributes", ctypes.CFUNCTYPE(c_int, POINTER(_Kernel), POINTER(_Attributes))),
         ("set_attribute", ctypes.CFUNCTYPE(c_int, POINTER(_Kernel), c_int, c_int)),
@@ -78,10 +78,10 @@ class _Handlers(ctypes.Structure):
 
 
 class Run:
-    """One launch: the kernel's name, its grid, its dynamic shared memory and what the emulator saw."""
+    """One launch: the kernel's name, its grid, its dynamic shared memory, its stream and what the emulator saw."""
 
-    def __init__(self, kernel, grid, block, shared, result):
-        self.kernel, self.grid, self.block, self.shared = kernel, grid, block, shared
+    def __init__(self, kernel, grid, block, shared, stream, result):
+        self.kernel, self.grid, self.block, self.shared, self.stream = kernel, grid, block, shared, stream
         self.reports, self.counters = result.reports, result.counters
 
 
@@ -180,7 +180,7 @@ class Runtime:
             self._functions[key] = _Function(self._modules[where], kernel.name.decode())
         return self._functions[key]
 
-    def _launch(self, function, grid, block, shared, arguments):
+    def _launch(self, function, grid, block, shared, stream, arguments):
         grid, block = tuple(grid[:3]), tuple(block[:3])
         result = self.launch(
             function.module,
@@ -192,7 +192,7 @@ class Runtime:
             most_shared=function.most_shared,
             seed=self.seed,
         )
-        self.runs.append(Run(function.name, grid, block, shared, result))
+        self.runs.append(Run(function.name, grid, block, shared, stream, result))
 
     def _attributes(self, function, out):
         device, module, found = self.device, function.module, function.resources()

@@ -9,14 +9,24 @@
 
 #include <cstdint>
 #include <cstring>
-#include <map>
+#include <vector>
 
 #include "machine.h"
 
 namespace {
 
-int open_guards = 0;
-int unwritten = 0;  // results that ops left with bytes that nothing wrote
+std::vector<int32_t> guards;  // the devices of those that are open
+int unwritten = 0;            // results that ops left with bytes that nothing wrote
+int misplaced = 0;            // streams that were asked for while another device was current
+
+// Where tensors are pretended to be, and the number of the stream that is current there.
+int32_t place = 0;
+int32_t stream_number = 0;
+
+// What stands for a stream: its device and its number, one more each, so that no stream is the null stream.
+uint64_t handle_of(int32_t device, int32_t number) {
+  return static_cast<uint64_t>(device + 1) << 32 | static_cast<uint64_t>(number + 1);
+}
 
 // The bytes from a tensor's first element to its last.
 void note(AtenTensorHandle tensor, const void* data, bool holds_data) {
@@ -50,6 +60,21 @@ __attribute__((visibility("default"))) int emulator_take_unwritten() {
   return count;
 }
 
+__attribute__((visibility("default"))) int emulator_take_misplaced() {
+  const int count = misplaced;
+  misplaced = 0;
+  return count;
+}
+
+__attribute__((visibility("default"))) void emulator_set_place(int32_t device, int32_t stream) {
+  place = device;
+  stream_number = stream;
+}
+
+__attribute__((visibility("default"))) uint64_t emulator_stream(int32_t device, int32_t stream) {
+  return handle_of(device, stream);
+}
+
 AOTITorchError __real_aoti_torch_library_init_impl(const char*, const char*, const char*, uint32_t,
                                                    TorchLibraryHandle*);
 AOTITorchError __wrap_aoti_torch_library_init_impl(const char*, const char*, const char* file, uint32_t line,
@@ -57,26 +82,36 @@ AOTITorchError __wrap_aoti_torch_library_init_impl(const char*, const char*, con
   return __real_aoti_torch_library_init_impl("quaver_emulated", "CPU", file, line, library);
 }
 
-AOTITorchError __wrap_aoti_torch_create_device_guard(int32_t, DeviceGuardHandle* guard) {
-  if (open_guards++ == 0) emulator::global_memory().clear();  // of what was noted outside of an op
-  *guard = reinterpret_cast<DeviceGuardHandle>(&open_guards);
+AOTITorchError __wrap_aoti_torch_create_device_guard(int32_t device, DeviceGuardHandle* guard) {
+  if (guards.empty()) emulator::global_memory().clear();  // of what was noted outside of an op
+  guards.push_back(device);
+  *guard = reinterpret_cast<DeviceGuardHandle>(&guards);
   return 0;
 }
 AOTITorchError __wrap_aoti_torch_delete_device_guard(DeviceGuardHandle) {
-  if (--open_guards > 0) return 0;
+  guards.pop_back();
+  if (!guards.empty()) return 0;
   unwritten += emulator::global_memory().unwritten();
   emulator::global_memory().clear();  // allocations are an op's own: soon others may lie at their addresses
   return 0;
 }
 
-AOTITorchError __wrap_aoti_torch_get_current_stream(int32_t, StreamHandle* stream) {
-  *stream = reinterpret_cast<StreamHandle>(&open_guards);
+AOTITorchError __wrap_aoti_torch_get_current_stream(int32_t device, StreamHandle* stream) {
+  if (guards.empty() || guards.back() != device || device != place) ++misplaced;
+  *stream = reinterpret_cast<StreamHandle>(handle_of(device, stream_number));
   return 0;
 }
 AOTITorchError __wrap_aoti_torch_delete_stream(StreamHandle) { return 0; }
-AOTITorchError __wrap_torch_stream_native_handle(StreamHandle, void** native) {
-  *native = nullptr;
+AOTITorchError __wrap_torch_stream_native_handle(StreamHandle stream, void** native) {
+  *native = stream;
   return 0;
+}
+
+AOTITorchError __real_aoti_torch_get_device_index(AtenTensorHandle, int32_t*);
+AOTITorchError __wrap_aoti_torch_get_device_index(AtenTensorHandle tensor, int32_t* device) {
+  const AOTITorchError error = __real_aoti_torch_get_device_index(tensor, device);
+  if (error == 0 && place > 0) *device = place;
+  return error;
 }
 
 AOTITorchError __real_torch_get_const_data_ptr(AtenTensorHandle, const void**);

@@ -1,0 +1,182 @@
+# The public names with their types; their docstrings are where they are defined.
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Any, Literal, TypeAlias, overload
+
+import torch
+from torch import Tensor
+
+from quaver import fakes as fakes
+from quaver import quant_tool as quant_tool
+from quaver import reference as reference
+from quaver.qparams import PerChannel as PerChannel
+from quaver.qparams import PerGroup as PerGroup
+from quaver.qparams import PerTensor as PerTensor
+from quaver.qparams import PerToken as PerToken
+from quaver.qparams import QuantizationParams as QuantizationParams
+from quaver.verify import VerificationError as VerificationError
+
+__version__: str
+
+_Granularity: TypeAlias = PerTensor | PerChannel | PerToken | PerGroup
+_Scale: TypeAlias = Tensor | QuantizationParams
+
+class QuantLinear(torch.nn.Module):
+    in_features: int
+    out_features: int
+    symmetric: bool
+    weight_q: Tensor
+    weight_scale: Tensor
+    weight_sum: Tensor
+    bias: Tensor | None
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        symmetric: bool = True,
+        device: torch.device | str | int | None = None,
+    ) -> None: ...
+    @classmethod
+    def from_float(cls, linear: torch.nn.Linear, *, symmetric: bool = True) -> QuantLinear: ...
+    def forward(self, x: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+def backend(name: Literal["reference"]) -> AbstractContextManager[object]: ...
+def build_info() -> dict[str, Any]: ...
+def choose_qparams(
+    x: Tensor,
+    granularity: _Granularity = ...,
+    *,
+    symmetric: bool = True,
+    dtype: torch.dtype = ...,
+    q_min: int | None = None,
+    q_max: int | None = None,
+    eps: float | None = None,
+) -> QuantizationParams: ...
+def dequantize(
+    q: Tensor,
+    scale: _Scale,
+    zero_point: Tensor | None = None,
+    *,
+    dtype: torch.dtype = ...,
+    check: bool = False,
+) -> Tensor: ...
+@overload
+def dynamic_quantize(
+    x: Tensor,
+    granularity: _Granularity = ...,
+    *,
+    symmetric: bool = True,
+    dtype: torch.dtype = ...,
+    q_min: int | None = None,
+    q_max: int | None = None,
+    eps: float | None = None,
+    return_row_sum: Literal[False] = False,
+) -> tuple[Tensor, QuantizationParams]: ...
+@overload
+def dynamic_quantize(
+    x: Tensor,
+    granularity: _Granularity = ...,
+    *,
+    symmetric: bool = True,
+    dtype: torch.dtype = ...,
+    q_min: int | None = None,
+    q_max: int | None = None,
+    eps: float | None = None,
+    return_row_sum: Literal[True],
+) -> tuple[Tensor, QuantizationParams, Tensor]: ...
+def int8_linear(
+    x: Tensor,
+    weight_q: Tensor,
+    weight_scale: _Scale,
+    bias: Tensor | None = None,
+    *,
+    weight_sum: Tensor | None = None,
+    symmetric: bool = True,
+    dtype: torch.dtype | None = None,
+    check: bool = False,
+) -> Tensor: ...
+def int8_matmul(
+    a: Tensor,
+    b: Tensor,
+    *,
+    a_zero_point: Tensor | None = None,
+    b_zero_point: Tensor | None = None,
+    a_sum: Tensor | None = None,
+    b_sum: Tensor | None = None,
+    check: bool = False,
+) -> Tensor: ...
+def int8_matmul_dequantize(
+    a: Tensor,
+    b: Tensor,
+    a_scale: _Scale,
+    b_scale: _Scale,
+    *,
+    a_zero_point: Tensor | None = None,
+    b_zero_point: Tensor | None = None,
+    a_sum: Tensor | None = None,
+    b_sum: Tensor | None = None,
+    bias: Tensor | None = None,
+    relu: bool = False,
+    dtype: torch.dtype = ...,
+    check: bool = False,
+) -> Tensor: ...
+def int8_matmul_requantize(
+    a: Tensor,
+    b: Tensor,
+    a_scale: _Scale,
+    b_scale: _Scale,
+    out_scale: _Scale,
+    *,
+    a_zero_point: Tensor | None = None,
+    b_zero_point: Tensor | None = None,
+    out_zero_point: Tensor | None = None,
+    a_sum: Tensor | None = None,
+    b_sum: Tensor | None = None,
+    bias: Tensor | None = None,
+    relu: bool = False,
+    dtype: torch.dtype = ...,
+    q_min: int | None = None,
+    q_max: int | None = None,
+    mode: str = "float",
+    check: bool = False,
+) -> Tensor: ...
+def quantize(
+    x: Tensor,
+    scale: _Scale,
+    zero_point: Tensor | None = None,
+    *,
+    q_min: int | None = None,
+    q_max: int | None = None,
+    dtype: torch.dtype = ...,
+    mode: str = "onnx",
+    seed: int = 0,
+    check: bool = False,
+) -> Tensor: ...
+def quantize_model(
+    model: torch.nn.Module,
+    *,
+    symmetric: bool = True,
+    include: Iterable[str] = ("*",),
+    exclude: Iterable[str] = (),
+    inplace: bool = False,
+) -> torch.nn.Module: ...
+def requantize(
+    acc: Tensor,
+    a_scale: _Scale,
+    b_scale: _Scale,
+    out_scale: _Scale,
+    *,
+    out_zero_point: Tensor | None = None,
+    bias: Tensor | None = None,
+    relu: bool = False,
+    dtype: torch.dtype = ...,
+    q_min: int | None = None,
+    q_max: int | None = None,
+    mode: str = "float",
+    check: bool = False,
+) -> Tensor: ...
+def selftest(seconds: float = 60, *, device: torch.device | str | None = None, seed: int = 0) -> None: ...
+def verify() -> AbstractContextManager[object]: ...

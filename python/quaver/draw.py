@@ -1,0 +1,303 @@
+"""Valid calls drawn at random, for whoever compares an op with its definition: odd sizes and strides, values where
+rounding goes wrong.
+
+    draw = Draw(random.Random(7), device="cpu")
+    torch.ops.quaver.quantize(**draw.call("quantize"))
+
+Equal seeds draw equal calls, on every device. What is drawn never makes results unspecified: scales are positive and
+finite, zero points are codes, sums are right.
+"""
+
+import math
+
+import torch
+
+from quaver.qparams import full_range
+
+FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+CODE_DTYPES = (torch.int8, torch.uint8)
+# Nothing, one, primes, and one less and one more than what vectors, warps and tiles hold.
+SIZES = (1, 1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 257, 1000, 1024, 4097, 16385)
+# Zeros, denormals, what overflows as float16 or by dividing, and what is no number.
+SPECIAL_VALUES = (
+    *(0.0, -0.0, 1e-45, -1e-45, 1e-39, 1.17549435e-38, 6e-8, 1e-30, -1e-30, 0.5, -0.5, 1.5, 2.5, 127.5, -128.5, 255.5),
+    *(65504.0, -65520.0, 8388607.5, 2147483648.0, 1e38, -1e38, 3.4028235e38, -3.4028235e38),
+    *(float("inf"), float("-inf"), float("nan")),
+)
+SPECIAL_SCALES = (1.0, 0.1, 1 / 3, 2.0**-20, 1e-45, 1e-30, 1.17549435e-38, 1e30, 3.4028235e38)
+MAX_RANK = 6
+
+
+class Draw:
+    """Draws calls with a random.Random on a device; no tensor has more than about `most` elements."""
+
+    def __init__(self, random, *, device="cpu", most=4096):
+        self.random, self.device, self.most = random, device, most
+
+    def call(self, op):
+        """The arguments of a valid call of this op, by name."""
+        return CALLS[op](self)
+
+    def one_of(self, *choices):
+        return self.random.choice(choices)
+
+    def chance(self, share):
+        return self.random.random() < share
+
+    def generator(self):
+        return torch.Generator().manual_seed(self.random.randrange(2**32))
+
+    # Shapes
+
+    def size(self, most):
+        if self.chance(0.03):
+            return 0
+        return self.random.choice([size for size in SIZES if size <= most] or [1])
+
+    def shape(self, least_rank=0):
+        rank = max(least_rank, self.one_of(0, 1, 1, 2, 2, 2, 2, 3, 3, 4, 5, MAX_RANK))
+        shape, left = [], self.most
+        for _ in range(rank):
+            shape.append(self.size(left))
+            left //= max(shape[-1], 1)
+        self.random.shuffle(shape)
+        return shape
+
+    def blocks(self, shape):
+        """The shape of a scale for each block of a tensor: per tensor, channel, token, group, or anything that fits."""
+        kind = self.one_of("tensor", "channel", "token", "group", "any")
+        if kind == "tensor" or not shape:
+            return [1] * len(shape)
+        if kind == "channel":
+            axis = self.random.randrange(len(shape))
+            return [size if dim == axis else 1 for dim, size in enumerate(shape)]
+        if kind == "token":
+            return [*shape[:-1], 1]
+        if kind == "group":
+            return [*shape[:-1], self.divisor(shape[-1])]
+        return [self.divisor(size) for size in shape]
+
+    def divisor(self, size):
+        if size == 0:
+            return self.one_of(0, 1)
+        return self.random.choice([count for count in range(1, size + 1) if size % count == 0])
+
+    # Tensors
+
+    def floats(self, shape, dtype=None):
+        dtype = dtype or self.one_of(*FLOAT_DTYPES)
+        kind = self.one_of("normal", "normal", "ties", "special", "bits", "constant")
+        generator = self.generator()
+        if kind == "normal":
+            x = torch.randn(shape, generator=generator) * 2.0 ** self.random.uniform(-20, 20)
+        elif kind == "ties":
+            x = torch.randint(-600, 600, shape, generator=generator) / 2 * self.one_of(1.0, 1.0, 0.25, 0.1)
+        elif kind == "special":
+            x = torch.tensor(SPECIAL_VALUES)[torch.randint(len(SPECIAL_VALUES), shape, generator=generator)]
+        elif kind == "bits":
+            x = torch.randint(-(2**31), 2**31, shape, generator=generator).to(torch.int32).view(torch.float32)
+        else:
+            x = torch.tensor(self.random.choice(SPECIAL_VALUES)).repeat(shape)
+        return self.laid_out(x.to(dtype))
+
+    def codes(self, shape, dtype=None):
+        dtype = dtype or self.one_of(*CODE_DTYPES)
+        low, high = full_range(dtype)
+        low, high = self.one_of((low, high), (low, high), (high, high), (low, low + 1))
+        return self.laid_out(torch.randint(low, high + 1, shape, generator=self.generator(), dtype=dtype))
+
+    def scales(self, shape):
+        kind = self.one_of("usual", "usual", "powers of two", "special", "any")
+        exponents = torch.rand(shape, generator=self.generator())
+        if kind == "usual":
+            scale = torch.exp2(exponents * 16 - 12)
+        elif kind == "powers of two":
+            scale = torch.exp2((exponents * 16 - 12).round())
+        elif kind == "special":
+            scale = torch.tensor(SPECIAL_SCALES)[(exponents * len(SPECIAL_SCALES)).to(torch.int64)]
+        else:
+            scale = torch.exp2(exponents * 252 - 126)
+        return self.laid_out(scale)
+
+    def integers(self, shape, low, high):
+        """int32 from low to high."""
+        drawn = torch.randint(low, high + 1, shape, generator=self.generator())
+        return self.laid_out(drawn.to(torch.int32))
+
+    def laid_out(self, x):
+        """The same shape on the device, in some memory layout; where elements share memory, they become equal."""
+        x = x.to(self.device)
+        kind = self.one_of("contiguous", "contiguous", "permuted", "stepped", "misaligned", "padded", "expanded")
+        if kind == "permuted":
+            order = self.random.sample(range(x.dim()), x.dim())
+            back = [order.index(dim) for dim in range(x.dim())]
+            return x.permute(order).contiguous().permute(back)
+        if kind == "misaligned":
+            return x.new_zeros(x.numel() + 1)[1:].view(x.shape).copy_(x)
+        if kind in ("stepped", "padded") and x.dim() > 0:
+            dim = self.random.randrange(x.dim())
+            step = 2 if kind == "stepped" else 1
+            size = x.shape[dim]
+            wider = x.new_zeros([*x.shape[:dim], step * size + 3, *x.shape[dim + 1 :]])
+            view = wider.narrow(dim, 1, step * size).unflatten(dim, (size, step)).select(dim + 1, 0)
+            return view.copy_(x)
+        if kind == "expanded" and x.dim() > 0 and x.numel() > 0:
+            return x.narrow(self.random.randrange(x.dim()), 0, 1).expand_as(x)
+        return x
+
+    # Arguments
+
+    def range_of_codes(self, low, high):
+        """q_min and q_max, given or left to their defaults."""
+        if self.chance(0.6):
+            return {}
+        q_min = self.random.randint(low, high - 1)
+        return {"q_min": q_min, "q_max": self.random.randint(q_min + 1, high)}
+
+    def parameters(self, shape, q_min, q_max):
+        """A scale and perhaps a zero point for a tensor of this shape."""
+        blocks = (
+            self.one_of([], [1], [1] * self.random.randint(0, MAX_RANK)) if self.chance(0.2) else self.blocks(shape)
+        )
+        zero_point = {} if self.chance(0.4) else {"zero_point": self.integers(blocks, q_min, q_max)}
+        return {"scale": self.scales(blocks), **zero_point}
+
+    def choosing(self):
+        """The arguments by which parameters are chosen, for codes of either dtype."""
+        dtype, symmetric = self.one_of(*CODE_DTYPES), self.chance(0.5)
+        low, high = full_range(dtype)
+        if not symmetric:
+            span = self.range_of_codes(low, high)
+        elif dtype == torch.uint8:
+            span = {"q_min": 0, "q_max": self.random.randint(1, high)}
+        else:
+            span = self.one_of({}, {}, {"q_min": self.random.randint(low, 0), "q_max": self.random.randint(1, high)})
+        eps = self.one_of({}, {}, {"eps": self.one_of(1e-8, 0.25, 1e-45, 3e38)})
+        return {"dtype": dtype, "symmetric": symmetric, **span, **eps}
+
+    def axis_values(self, axis, out_shape, make, *limits):
+        """One value, or one for each row (axis 0) or column (axis 1) of a product."""
+        if self.chance(0.4):
+            return make(self.one_of([], [1], [1, 1]), *limits)
+        wanted = list(out_shape)
+        wanted[-1 - axis] = 1
+        dims = self.random.randint(2, len(wanted))
+        batch = [self.one_of(size, 1) for size in wanted[:-2]]
+        return make([*batch, *wanted[-2:]][-dims:], *limits)
+
+    def product(self):
+        """a and b with zero points and sums, and the shape of their product."""
+        batch = [] if self.chance(0.6) else [self.one_of(1, 1, 2, 3) for _ in range(self.random.randint(1, 4))]
+        most = max(1, self.most // math.prod(batch))
+        n = self.size(most)
+        m = self.size(max(1, most // max(n, 1)))
+        k = self.size(max(1, most // max(m, n, 1)))
+        out = [*batch, m, n]
+        a_batch = [self.one_of(size, size, 1) for size in batch]
+        b_batch = [size if mine == 1 else self.one_of(size, 1) for size, mine in zip(batch, a_batch, strict=True)]
+        if batch and self.chance(0.3):
+            a_batch, b_batch = self.one_of((batch, []), ([], batch))
+        a, b = self.codes([*a_batch, m, k]), self.codes([*b_batch, k, n])
+        if self.chance(0.3):
+            b = b.mT.contiguous().mT
+        arguments = {"a": a, "b": b}
+        for axis, name, codes, along in ((0, "a", a, -1), (1, "b", b, -2)):
+            if self.chance(0.5):
+                arguments[f"{name}_zero_point"] = self.axis_values(axis, out, self.integers, *full_range(codes.dtype))
+            if self.chance(0.3):
+                arguments[f"{name}_sum"] = codes.sum(along, keepdim=True, dtype=torch.int32)
+        return arguments, out
+
+    def scaled_product(self):
+        arguments, out = self.product()
+        arguments["a_scale"] = self.axis_values(0, out, self.scales)
+        arguments["b_scale"] = self.axis_values(1, out, self.scales)
+        if self.chance(0.5):
+            arguments["bias"] = self.floats([out[-1]], torch.float32)
+        return {**arguments, "relu": self.chance(0.3)}, out
+
+    def requantizing(self, out_shape, bias):
+        """From scaled products to codes; a float32 bias becomes an int32 one where the mode asks for it."""
+        dtype, mode = self.one_of(*CODE_DTYPES), self.one_of("float", "fixed")
+        low, high = full_range(dtype)
+        span = self.range_of_codes(low, high)
+        arguments = {"out_scale": self.axis_values(1, out_shape, self.scales)}
+        if self.chance(0.5):
+            limits = span.get("q_min", low), span.get("q_max", high)
+            arguments["out_zero_point"] = self.axis_values(1, out_shape, self.integers, *limits)
+        if bias is not None:
+            arguments["bias"] = self.integers(bias.shape, -100000, 100000) if mode == "fixed" else bias
+        return {**arguments, **span, "dtype": dtype, "mode": mode}
+
+
+# Each op's arguments, in the data's order.
+
+
+def _choose_qparams(draw):
+    x = draw.floats(draw.shape())
+    return {"x": x, "scale_shape": draw.blocks(list(x.shape)), **draw.choosing()}
+
+
+def _quantize(draw):
+    dtype = draw.one_of(*CODE_DTYPES)
+    low, high = full_range(dtype)
+    span = draw.range_of_codes(low, high)
+    x = draw.floats(draw.shape())
+    parameters = draw.parameters(list(x.shape), span.get("q_min", low), span.get("q_max", high))
+    return {"x": x, **parameters, **span, "dtype": dtype, "mode": draw.one_of("onnx", "affine")}
+
+
+def _dynamic_quantize(draw):
+    arguments = _choose_qparams(draw)
+    return {**arguments, "return_row_sum": arguments["x"].dim() > 0 and draw.chance(0.5)}
+
+
+def _int8_matmul(draw):
+    return draw.product()[0]
+
+
+def _int8_matmul_dequantize(draw):
+    return {**draw.scaled_product()[0], "dtype": draw.one_of(*FLOAT_DTYPES)}
+
+
+def _int8_matmul_requantize(draw):
+    arguments, out = draw.scaled_product()
+    return {**arguments, **draw.requantizing(out, arguments.get("bias"))}
+
+
+def _requantize(draw):
+    out = draw.shape(least_rank=2)
+    scales = {name: draw.axis_values(axis, out, draw.scales) for axis, name in enumerate(("a_scale", "b_scale"))}
+    bias = draw.floats([out[-1]], torch.float32) if draw.chance(0.5) else None
+    products = {"acc": draw.integers(out, *draw.one_of((-(2**31), 2**31 - 1), (-50000, 50000)))}
+    return {**products, **scales, "relu": draw.chance(0.3), **draw.requantizing(out, bias)}
+
+
+def _dequantize(draw):
+    q = draw.codes(draw.shape())
+    return {"q": q, **draw.parameters(list(q.shape), *full_range(q.dtype)), "dtype": draw.one_of(*FLOAT_DTYPES)}
+
+
+def _int8_linear(draw):
+    x = draw.floats(draw.shape(least_rank=1))
+    k, n = x.shape[-1], draw.size(64)
+    arguments = {"x": x, "weight_q": draw.codes([n, k], torch.int8), "symmetric": draw.chance(0.5)}
+    arguments["weight_scale"] = draw.scales(draw.one_of([], [1, 1], [n, 1], [n, 1]))
+    if draw.chance(0.5):
+        arguments["bias"] = draw.floats([n], torch.float32)
+    if draw.chance(0.5):
+        arguments["weight_sum"] = arguments["weight_q"].sum(1, keepdim=True, dtype=torch.int32)
+    return {**arguments, "dtype": draw.one_of(None, *FLOAT_DTYPES)}
+
+
+CALLS = {
+    "choose_qparams": _choose_qparams,
+    "quantize": _quantize,
+    "dynamic_quantize": _dynamic_quantize,
+    "int8_matmul": _int8_matmul,
+    "int8_matmul_dequantize": _int8_matmul_dequantize,
+    "int8_matmul_requantize": _int8_matmul_requantize,
+    "requantize": _requantize,
+    "dequantize": _dequantize,
+    "int8_linear": _int8_linear,
+}
