@@ -9,7 +9,7 @@ BYTES_PER_JOB = 2**30
 
 def compile_jobs():
     """At least one; what MAX_JOBS is where it is not set."""
-    return max(1, min(_cores(), int(available_bytes() // BYTES_PER_JOB)))
+    return max(1, int(min(_cores(), available_bytes() / BYTES_PER_JOB)))
 
 
 def _cores():

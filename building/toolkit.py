@@ -84,7 +84,10 @@ def _release(nvcc):
 
 
 def _home(nvcc):
-    """The toolkit's folder. An nvcc on PATH may be a script that calls another: nvcc itself says where its toolkit is."""
+    """The toolkit's folder.
+
+    An nvcc on PATH may be a wrapper script, which says nothing about where the toolkit is: nvcc itself does.
+    """
     plan = subprocess.run([nvcc, "--dryrun", "x.cu"], capture_output=True, text=True, check=False).stderr
     top = next(line.split("TOP=", 1)[1].strip() for line in plan.splitlines() if "TOP=" in line)
     return str(Path(top).resolve())

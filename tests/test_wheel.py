@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import quaver
+from tests import source_tree
 
 pytestmark = pytest.mark.wheel
 ROOT = Path(__file__).parent.parent
@@ -31,9 +32,7 @@ def test_it_serves_every_python_from_3_10(path):
 
 def test_its_files(wheel):
     """The package's files as git lists them, the two libraries, and what describes them."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "python/quaver"]
-    kept = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    package = {name.removeprefix("python/") for name in kept if (ROOT / name).exists()}
+    package = {name.removeprefix("python/") for name in source_tree.names() if name.startswith("python/quaver/")}
     about = f"quaver-{quaver.__version__}.dist-info"
     described = {f"{about}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "licenses/LICENSE", "top_level.txt")}
     libraries = {"quaver/_C.abi3.so", "quaver/_C_cuda.abi3.so"}
@@ -65,8 +64,20 @@ def test_the_libraries_need_only_what_is_stable(library):
     dynamic = subprocess.run(["readelf", "-d", path], capture_output=True, text=True, check=True).stdout
     needed = set(re.findall(r"\(NEEDED\).*\[([\w+-]+)\.so", dynamic))
     assert "libtorch_cpu" in needed
-    assert needed <= {"libtorch_cpu", "libstdc++", "libm", "libgcc_s", "libc", "librt", "libpthread", "libdl", "ld-linux-x86-64"}
-    undefined = subprocess.run(["nm", "-D", "--undefined-only", path], capture_output=True, text=True, check=True).stdout
+    assert needed <= {
+        "libtorch_cpu",
+        "libstdc++",
+        "libm",
+        "libgcc_s",
+        "libc",
+        "librt",
+        "libpthread",
+        "libdl",
+        "ld-linux-x86-64",
+    }
+    undefined = subprocess.run(
+        ["nm", "-D", "--undefined-only", path], capture_output=True, text=True, check=True
+    ).stdout
     of_torch = [line.split()[-1] for line in undefined.splitlines() if re.search(r"_ZNK?(2at|3c10|5torch)", line)]
     assert of_torch == []
 

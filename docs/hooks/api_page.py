@@ -73,4 +73,8 @@ def _heading(name, home):
 
 
 def _entry(name, home):
-    return f"::: quaver.{name}" if home is None else f"::: quaver.{home}.{name}\n    options:\n      heading: quaver.{name}"
+    return (
+        f"::: quaver.{name}"
+        if home is None
+        else f"::: quaver.{home}.{name}\n    options:\n      heading: quaver.{name}"
+    )
