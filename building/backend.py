@@ -54,7 +54,7 @@ def build_editable(wheel_directory, config_settings=None, metadata_directory=Non
 
 
 def _folders_around():
-    """Where the environment that runs this Python keeps its packages; a build that is kept apart does not look there."""
+    """Where the environment that runs this Python keeps its packages; a build kept apart does not look there."""
     folders = site.getsitepackages()
     in_virtual_environment = sys.prefix != sys.base_prefix
     return folders if in_virtual_environment else [*folders, site.getusersitepackages()]

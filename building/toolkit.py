@@ -52,7 +52,8 @@ def choose(torch_cuda):
         )
     if toolkit is None and asked == "1":
         raise RuntimeError(
-            "QUAVER_CUDA=1 asks for the CUDA library, but no nvcc was found on PATH, in CUDA_HOME or among Python's packages"
+            "QUAVER_CUDA=1 asks for the CUDA library, but no nvcc was found on PATH, in CUDA_HOME or among Python's "
+            "packages"
         )
     return toolkit
 
