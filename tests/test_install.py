@@ -35,8 +35,8 @@ def run(*command, **environment):
 
 
 def brought(package, said):
-    """Whether pip fetched the package, from anywhere."""
-    return re.search(rf"^ *(Collecting {package}\b|Processing \S*/{package}-)", said, re.MULTILINE) is not None
+    """Whether pip brought a package into the build's environment."""
+    return re.search(rf"^ *Successfully installed (.* )?{package}-\d", said, re.MULTILINE) is not None
 
 
 @pytest.fixture
