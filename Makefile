@@ -5,16 +5,23 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check
 CPP := $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu' '*.cuh')
-BUILT_FROM := setup.py pyproject.toml $(filter csrc/%,$(CPP))
+BUILT_FROM := setup.py pyproject.toml $(wildcard building/*.py) $(filter csrc/%,$(CPP))
 
-.PHONY: help demo test test-deep check format bench evidence clean
+# The torches that the wheel is tested beside: the oldest that it serves, and a newer one, with CUDA.
+TORCHES := 2.13.0 2.14.1
+# The emulator compiles the kernels itself, and the rest looks at the sources: they say nothing of a wheel.
+NOT_OF_THE_WHEEL := emulat* evidence mutants house package install docs
+
+.PHONY: help demo test test-deep wheel test-wheel check format bench evidence docs clean
 help:
 	@echo "make demo    run a real sentence encoder in int8 and compare it with float32 and with the reference"
 	@echo "make test    build quaver and run every test"
 	@echo "make test-deep  every test, those of minutes and gigabytes too"
+	@echo "make wheel   sdist and wheel, into dist;  make test-wheel  the wheel's tests beside torch $(TORCHES)"
 	@echo "make check   formatting and lint"
 	@echo "make bench   time the ops against the pure-torch reference"
 	@echo "make evidence  count what the CUDA kernels do, with no GPU, and keep the table"
+	@echo "make docs    these functions and their pages as a site, into build/site; dead links are errors"
 	@echo "make format  apply the formatting;  make clean  remove what was built"
 
 demo: $(VENV)/demo
@@ -24,8 +31,19 @@ test: $(VENV)/test
 	$(PYTHON) -m pytest
 
 # What takes too long for every change; its log is kept.
-test-deep: $(VENV)/test
+test-deep: $(VENV)/test test-wheel
 	set -o pipefail; { date -u +%F; $(PYTHON) -m quaver; $(PYTHON) -m pytest --deep; } 2>&1 | tee tests/deep.log
+
+wheel: $(VENV)/wheel
+
+# Built once, out of the source distribution.
+test-wheel: $(VENV)/wheel $(TORCHES:%=build/torch-%/installed)
+	for torch in $(TORCHES); do \
+		python=build/torch-$$torch/bin/python; \
+		$$python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/*.whl && \
+		$$python -m pytest --wheel dist/*.whl --pyargs quaver tests README.md docs \
+			$(NOT_OF_THE_WHEEL:%='--ignore-glob=tests/test_%.py') || exit 1; \
+	done
 
 check: $(VENV)/check
 	$(VENV)/bin/ruff check .
@@ -44,8 +62,11 @@ bench: $(VENV)/built
 evidence: $(VENV)/test
 	$(PYTHON) -m benchmarks.evidence
 
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+
 clean:
-	rm -rf $(VENV) build python/*.egg-info python/quaver/*.so
+	rm -rf $(VENV) build dist python/*.egg-info python/quaver/*.so
 
 # Stamps: each file stands for a step that is done.
 
@@ -58,11 +79,26 @@ $(VENV)/torch: requirements/build.txt | $(PYTHON)
 
 # With the machine's nvcc, if there is one, the CUDA kernels too; QUAVER_CUDA=0 leaves them out.
 $(VENV)/built: $(VENV)/torch $(BUILT_FROM)
-	MAX_JOBS=$${MAX_JOBS:-$$(nproc)} $(PIP) --no-build-isolation --no-deps --editable .
+	$(PIP) --no-build-isolation --no-deps --editable .
 	@$(PYTHON) -m quaver
 	@touch $@
 
 $(VENV)/test: requirements/test.txt $(VENV)/built
+	$(PIP) -r $<
+	@touch $@
+
+$(VENV)/wheel: requirements/wheel.txt $(VENV)/torch $(BUILT_FROM) MANIFEST.in LICENSE README.md $(wildcard python/quaver/*.py)
+	$(PIP) -r $<
+	rm -rf dist
+	$(PYTHON) -m build --no-isolation
+	@touch $@
+
+build/torch-%/installed: requirements/test.txt
+	python3 -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check torch==$* $(filter numpy==%,$(file < requirements/build.txt)) -r $<
+	@touch $@
+
+$(VENV)/docs: requirements/docs.txt | $(PYTHON)
 	$(PIP) -r $<
 	@touch $@
 

@@ -2,19 +2,19 @@
 
 `quaver._C` holds the op schemas and the CPU kernels; `quaver._C_cuda` holds the CUDA kernels, their launchers and their
 registration. The second is built when an nvcc is found and QUAVER_CUDA is not 0; neither needs a GPU, nor a torch that
-was built for CUDA.
+was built for CUDA. MAX_JOBS says how many compilers run at once.
 """
 
 import os
-import shutil
-import subprocess
+import sys
 from pathlib import Path
 
-import torch
 from setuptools import setup
-from torch.utils import cpp_extension
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+from building import jobs, toolkit  # noqa: E402
+
 STABLE_ABI = "0x020d000000000000"  # torch 2.13
 STABLE_ABI_LIBRARIES = ["torch_cpu"]  # every torch has it; none of torch's CUDA libraries is needed
 PYTHON_ABI = "0x030A0000"  # Python 3.10
@@ -40,30 +40,6 @@ def sources(*patterns):
     return sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern))
 
 
-def find_nvcc():
-    """The nvcc to build with and its toolkit's folder, or None.
-
-    An nvcc on PATH may be a wrapper script, which says nothing about where the toolkit is: nvcc itself does.
-    """
-    if os.environ.get("QUAVER_CUDA") == "0":
-        return None
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    nvcc = shutil.which("nvcc", path=f"{home}/bin") if home else shutil.which("nvcc")
-    if nvcc is None:
-        if os.environ.get("QUAVER_CUDA") == "1":
-            raise RuntimeError("QUAVER_CUDA=1 asks for the CUDA library, but no nvcc was found on PATH or in CUDA_HOME")
-        return None
-    plan = subprocess.run([nvcc, "--dryrun", "x.cu"], capture_output=True, text=True, check=False).stderr
-    top = next(line.split("TOP=", 1)[1].strip() for line in plan.splitlines() if "TOP=" in line)
-    return nvcc, str(Path(top).resolve())
-
-
-def nvcc_release(nvcc):
-    """Such as '13.0.88'."""
-    text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
-    return text.rsplit(", V", 1)[1].split()[0]
-
-
 def architecture_flags(architectures):
     flags = []
     for name in architectures.replace(" ", ";").split(";"):
@@ -78,7 +54,7 @@ def packaging_flags(release):
     return ["--compress-mode=size"] if int(release.split(".")[0]) >= 13 else []
 
 
-def cpu_extension(built_with):
+def cpu_extension(cpp_extension, built_with):
     extension = cpp_extension.CppExtension(
         "quaver._C",
         sources("csrc/ops.cpp", "csrc/cpu/*.cpp"),
@@ -90,15 +66,15 @@ def cpu_extension(built_with):
     return extension
 
 
-def cuda_extension(home, release, architectures):
-    cpp_extension.CUDA_HOME = home
+def cuda_extension(cpp_extension, cuda, architectures):
+    cpp_extension.CUDA_HOME = cuda.home
     extension = cpp_extension.CUDAExtension(
         "quaver._C_cuda",
         sources("csrc/cuda/*.cpp", "csrc/cuda/*.cu"),
         include_dirs=[str(ROOT / "csrc")],
         extra_compile_args={
             "cxx": [*CXX_FLAGS, *DEFINES],
-            "nvcc": [*NVCC_FLAGS, *packaging_flags(release), *architecture_flags(architectures)],
+            "nvcc": [*NVCC_FLAGS, *packaging_flags(cuda.release), *architecture_flags(architectures)],
         },
         # The runtime is linked in, so that the library loads beside a torch without CUDA as well.
         extra_link_args=["-l:libcudart_static.a", "-lrt", "-lpthread", "-ldl"],
@@ -108,20 +84,31 @@ def cuda_extension(home, release, architectures):
     return extension
 
 
-def extensions():
+def extensions(torch, cpp_extension):
     built_with = [f'-DQUAVER_TORCH_VERSION="{torch.__version__}"']
-    found = find_nvcc()
-    if found is None:
-        return [cpu_extension(built_with)]
-    nvcc, home = found
+    cuda = toolkit.choose(torch.version.cuda)
+    if cuda is None:
+        print(f"quaver: no CUDA kernels will be built (torch's CUDA: {torch.version.cuda})", file=sys.stderr)
+        return [cpu_extension(cpp_extension, built_with)]
     architectures = os.environ.get("TORCH_CUDA_ARCH_LIST") or ARCHITECTURES
-    release = nvcc_release(nvcc)
-    built_with += [f'-DQUAVER_NVCC_VERSION="{release}"', f'-DQUAVER_CUDA_ARCHITECTURES="{architectures}"']
-    return [cpu_extension(built_with), cuda_extension(home, release, architectures)]
+    built_with += [f'-DQUAVER_NVCC_VERSION="{cuda.release}"', f'-DQUAVER_CUDA_ARCHITECTURES="{architectures}"']
+    return [cpu_extension(cpp_extension, built_with), cuda_extension(cpp_extension, cuda, architectures)]
+
+
+def what_is_compiled():
+    """setup()'s arguments that need torch; a source distribution is made without it."""
+    import torch
+    from torch.utils import cpp_extension
+
+    os.environ.setdefault("MAX_JOBS", str(jobs.compile_jobs()))
+    return {
+        "ext_modules": extensions(torch, cpp_extension),
+        "cmdclass": {"build_ext": cpp_extension.BuildExtension},
+        "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
+    }
 
 
 setup(
-    ext_modules=extensions(),
-    cmdclass={"build_ext": cpp_extension.BuildExtension},
-    options={"bdist_wheel": {"py_limited_api": "cp310"}},
+    extras_require={"nvcc": toolkit.PACKAGES},
+    **({} if sys.argv[1:2] == ["sdist"] else what_is_compiled()),
 )

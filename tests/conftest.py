@@ -1,18 +1,26 @@
-"""`--deep` runs the tests that take more time or memory than every change can spend: `make test-deep`."""
+"""Tests that belong to other commands than `make test`.
+
+`--deep` runs those that take more time or memory than every change can spend: `make test-deep`. `--wheel PATH` runs
+those of a wheel that is installed: `make test-wheel`.
+"""
 
 
 def pytest_addoption(parser):
     parser.addoption("--deep", action="store_true", help="also run the tests marked deep")
+    parser.addoption("--wheel", help="also run the tests marked wheel, on this file, which must be what is installed")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "deep: takes minutes or gigabytes; runs with --deep")
+    config.addinivalue_line("markers", "wheel: of a wheel that is installed; runs with --wheel")
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves deep tests out of the run altogether: they are not skipped, they belong to another command."""
-    if config.getoption("--deep"):
-        return
-    deep = [item for item in items if item.get_closest_marker("deep")]
-    config.hook.pytest_deselected(items=deep)
-    items[:] = [item for item in items if not item.get_closest_marker("deep")]
+    """Leaves those tests out of the run altogether: they are not skipped, they belong to another command."""
+    others = [option for option in ("deep", "wheel") if not config.getoption(f"--{option}")]
+
+    def belongs_here(item):
+        return not any(item.get_closest_marker(option) for option in others)
+
+    config.hook.pytest_deselected(items=[item for item in items if not belongs_here(item)])
+    items[:] = filter(belongs_here, items)

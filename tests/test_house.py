@@ -3,7 +3,6 @@
 import ast
 import inspect
 import re
-import subprocess
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
@@ -13,7 +12,12 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 import quaver
+<<<<<<< HEAD
 from quaver import draw, library, reference
+=======
+from quaver import library, reference
+from tests import source_tree
+>>>>>>> package
 from tests.cases import normal
 
 ROOT = Path(__file__).parent.parent
@@ -41,10 +45,7 @@ KNOWS = {
 
 
 def files():
-    """Every file that is kept or is about to be."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    return sorted(path for path in map(ROOT.joinpath, listed) if path.is_file())
+    return list(map(ROOT.joinpath, source_tree.names()))
 
 
 def name_of(path):
@@ -158,7 +159,7 @@ def test_the_reference_knows_nothing_but_torch():
 
 
 def test_the_package_knows_no_tests():
-    for path in matching("python/*.py", "setup.py"):
+    for path in matching("python/*.py", "building/*.py", "setup.py"):
         assert not {name.split(".")[0] for name in imported(path)} & {"tests", "benchmarks", "examples"}, name_of(path)
 
 
