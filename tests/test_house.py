@@ -12,12 +12,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 import quaver
-<<<<<<< HEAD
 from quaver import draw, library, reference
-=======
-from quaver import library, reference
 from tests import source_tree
->>>>>>> package
 from tests.cases import normal
 
 ROOT = Path(__file__).parent.parent
