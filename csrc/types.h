@@ -9,7 +9,7 @@ enum class FloatType : int32_t { kFloat32, kFloat16, kBFloat16 };
 enum class CodeType : int32_t { kInt8, kUint8 };
 
 // How a quotient becomes a code: ARITHMETIC.md (2).
-enum class QuantizeMode : int32_t { kOnnx, kAffine };
+enum class QuantizeMode : int32_t { kOnnx, kAffine, kReciprocal, kStochastic };
 
 // Codes are kept inside [q_min, q_max], a part of their type's range.
 struct CodeRange {

@@ -17,9 +17,12 @@ KERNELS = (
     "reduce_along_kernel",
     "reduce_across_kernel",
     "quantize_kernel",
+    "quantize_stochastic_kernel",
     "dynamic_quantize_kernel",
     "matmul_simt_kernel",
     "dequantize_kernel",
+    "fake_quantize_kernel",
+    "fake_quantize_mask_kernel",
 )
 
 if not quaver.build_info()["cuda"]:

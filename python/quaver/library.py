@@ -20,6 +20,8 @@ OPS = (
     "int8_matmul_dequantize",
     "int8_matmul_requantize",
     "dequantize",
+    "fake_quantize",
+    "fake_quantize_mask",
     "int8_linear",
 )
 
