@@ -22,6 +22,7 @@ from tests.cases import (
     EDGE_VALUES,
     FLOAT_DTYPES,
     GRANULARITIES,
+    MODES,
     assert_bits,
     codes,
     layouts,
@@ -39,8 +40,13 @@ from tests.emulator.module import Counters
 CUOBJDUMP = Path(sysconfig.get_path("purelib"), "nvidia", "cu13", "bin", "cuobjdump")
 
 
-def check(op, *args, device="sm_80", seed=1, **kwargs):
-    """The op's results on a pretended device are the reference's; gives the launches."""
+def check(op, *args, device="sm_80", seed=1, draws=None, **kwargs):
+    """The op's results on a pretended device are the reference's; gives the launches.
+
+    `seed` is of the order of warps and blocks; an op's own is `draws`.
+    """
+    if draws is not None:
+        kwargs["seed"] = draws
     with emulated.device(device, seed=seed) as runs:
         actual = getattr(emulated.ops(), op)(*args, **kwargs)
     expected = getattr(reference, op)(*args, **kwargs)
@@ -65,17 +71,34 @@ def test_choose_qparams(dtype, symmetric):
 
 @pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
 @pytest.mark.parametrize("code_dtype", CODE_DTYPES, ids=str)
-@pytest.mark.parametrize("mode", ["onnx", "affine"])
+@pytest.mark.parametrize("mode", MODES)
 def test_quantize(dtype, code_dtype, mode):
     for seed, (shape, scale_shape) in enumerate(GRANULARITIES):
         x, scale = normal(*shape, dtype=dtype), scales(*scale_shape)
         zero_point = zero_points(*scale_shape, dtype=code_dtype)
-        check("quantize", x, scale, zero_point, dtype=code_dtype, mode=mode, seed=seed)
+        check("quantize", x, scale, zero_point, dtype=code_dtype, mode=mode, seed=seed, draws=seed - 3)
         check("quantize", x, scale, dtype=code_dtype, mode=mode, q_min=1, q_max=100)
     for scale in EDGE_SCALES:
         check("quantize", EDGE_VALUES.to(dtype), torch.tensor(scale), torch.tensor(7, dtype=torch.int32), mode=mode)
     for name, x in layouts(normal(2, 3, 5, 7, dtype=dtype)):
         check("quantize", x, scales(2, 1, 5, 1), dtype=code_dtype, mode=mode), name
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+@pytest.mark.parametrize("code_dtype", CODE_DTYPES, ids=str)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("op", ["fake_quantize", "fake_quantize_mask"])
+def test_fake_quantize(op, dtype, code_dtype, mode):
+    options = {"dtype": code_dtype, "mode": mode}
+    for seed, (shape, scale_shape) in enumerate(GRANULARITIES):
+        x, scale = normal(*shape, dtype=dtype) * 3, scales(*scale_shape)
+        zero_point = zero_points(*scale_shape, dtype=code_dtype)
+        check(op, x, scale, zero_point, seed=seed, draws=2**40 + seed, **options)
+        check(op, x, scale, q_min=1, q_max=100, **options)
+    for scale in (*EDGE_SCALES, 1e-45):
+        check(op, EDGE_VALUES.to(dtype), torch.tensor(scale), torch.tensor(7, dtype=torch.int32), **options)
+    for name, x in layouts(normal(2, 3, 5, 7, dtype=dtype)):
+        check(op, x, scales(2, 1, 5, 1), **options), name
 
 
 @pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
@@ -220,9 +243,12 @@ def test_ops_call_nothing_that_a_stream_capture_forbids():
     runs = [
         check("choose_qparams", x, (5, 1)),
         check("quantize", x, scale),
+        check("quantize", x, scale, mode="stochastic"),
         check("dynamic_quantize", x, (5, 1), return_row_sum=True),
         check("int8_matmul", codes(5, 64), weight.t(), a_zero_point=zero_points(5, 1)),
         check("dequantize", codes(5, 64), scale),
+        check("fake_quantize", x, scale),
+        check("fake_quantize_mask", x, scale),
         check("int8_linear", x, weight, weight_scale, symmetric=False),
     ]
     calls = {call for each in runs for call in each.calls}

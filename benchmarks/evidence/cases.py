@@ -1,6 +1,7 @@
 """What is counted: every op on the shapes, types, granularities and layouts that choose between its kernels."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -91,6 +92,15 @@ def quantize_call(dtype, shape, scale_shape, layout):
     return Call("quantize", args, {}, (x,), (0,), x.numel())
 
 
+# Modes and ops whose kernels take elements in the order of their numbers.
+NUMBERED = ELEMENTWISE[:7]
+
+
+def numbered_call(op, mode, dtype, shape, scale_shape, layout):
+    call = quantize_call(dtype, shape, scale_shape, layout)
+    return Call(op, call.args, {"mode": mode}, call.data, call.data_results, call.elements)
+
+
 def dequantize_call(dtype, shape, scale_shape, layout):
     q = codes(*shape)
     q = layout(q) if layout else q
@@ -130,6 +140,10 @@ def linear_call(dtype, mnk, symmetric):
     return Call("int8_linear", args, {"symmetric": symmetric}, (x, weight), (0,), m * n * k)
 
 
+def renamed(table, mode):
+    return tuple((f"{what}, {mode}", *rest) for what, *rest in table)
+
+
 def all_cases():
     """In the order of the data's way. float16 takes bfloat16's ways, at its width, and is counted once for each op."""
     cases = []
@@ -144,6 +158,7 @@ def all_cases():
 
     add_each("choose_qparams", choose_qparams_call, REDUCTIONS)
     add_each("quantize", quantize_call, ELEMENTWISE)
+    add_each("quantize", partial(numbered_call, "quantize", "stochastic"), renamed(NUMBERED, "stochastic"))
     for dtype in FLOAT_DTYPES:
         for shape in COLUMNS if dtype != torch.float16 else COLUMNS[:1]:
             args = (dynamic_quantize_call, dtype, shape)
@@ -157,6 +172,9 @@ def all_cases():
     args = (matmul_call, "int8_matmul", PRODUCTS[1], True, False)
     add("int8_matmul", torch.int8, PRODUCTS[1], "zero points of both sides, b [K, N]", *args)
     add_each("dequantize", dequantize_call, ELEMENTWISE)
+    for op in ("fake_quantize", "fake_quantize_mask"):
+        for mode in ("onnx", "stochastic"):
+            add_each(op, partial(numbered_call, op, mode), renamed(NUMBERED, mode))
     for symmetric in (True, False):
         what = "symmetric" if symmetric else "asymmetric"
         add("int8_linear", torch.bfloat16, PRODUCTS[0], what, linear_call, torch.bfloat16, PRODUCTS[0], symmetric)

@@ -1,14 +1,15 @@
 """Calls of quantize, dequantize and dynamic_quantize: small ones that reach every branch of their kernels.
 
 Quantize is mutated in an instance for float32, whose vectors have 4 elements, and dequantize in one for bfloat16, whose
-have 8; both take them from the same templates. Other types and the other mode differ in arithmetic alone, in which
+have 8; both take them from the same templates. So are, with templates of their own, the stochastic quantize and the mask
+of fake_quantize on the one side, and fake_quantize on the other. Other types and modes differ in arithmetic alone, in which
 there is nothing to mutate, and the type of codes is no part of a kernel but of its arguments. dynamic_quantize has its
 vectors for itself: it is mutated in both.
 """
 
 import torch
 
-from tests.cases import EDGE_VALUES, codes, normal, scales, zero_points
+from tests.cases import EDGE_VALUES, MODES, codes, normal, scales, zero_points
 
 from .cases import OpCase
 
@@ -54,9 +55,12 @@ ROWS = (1, 7, 202, 302, 402, 702, 902, 2048, 5000, 16384)
 def every_case(float_dtypes=(torch.float32, torch.bfloat16)):
     if torch.float32 in float_dtypes:
         yield from quantize_cases(torch.float32)
+        yield from numbered_cases("quantize", torch.float32, mode="stochastic", seed=-3)
+        yield from numbered_cases("fake_quantize_mask", torch.float32)
         yield from dynamic_cases(torch.float32)
     if torch.bfloat16 in float_dtypes:
         yield from dequantize_cases(torch.bfloat16)
+        yield from numbered_cases("fake_quantize", torch.bfloat16)
         yield from dynamic_cases(torch.bfloat16)
 
 
@@ -91,6 +95,20 @@ def dequantize_cases(dtype):
         yield OpCase("dequantize", q, scale, zero_point, dtype=dtype)
     yield OpCase("dequantize", every_second(codes(3, 600)), scales(3, 1), dtype=dtype, blocks=2)
     yield OpCase("dequantize", codes(3, 600, dtype=torch.uint8), scales(3, 1), dtype=dtype)
+
+
+def numbered_cases(op, dtype, **options):
+    """Of the kernels that take elements in the order of their numbers: those with a mode of their own get no other."""
+    for x, scale, zero_point in operands(lambda *shape: sprinkled(normal(*shape, dtype=dtype) * 9, float("nan"))):
+        yield OpCase(op, x, scale, zero_point, **options)
+    x = normal(40, 60, dtype=dtype) * 9
+    for view in (x, x.t(), every_second(x), misaligned(x)):
+        yield OpCase(op, view, scales(*view.shape), zero_points(*view.shape), blocks=2, **options)
+        yield OpCase(op, view, scales(view.shape[0], 1), zero_points(view.shape[0], 1), blocks=1, **options)
+    for mode in [] if options else MODES[:3]:
+        x, scale = near_ties(60, 40, dtype)
+        yield OpCase(op, x, scale, zero_points(60, 1), mode=mode)
+        yield OpCase(op, x, scale, mode=mode, q_min=1, q_max=100)
 
 
 def operands(make):
