@@ -1,10 +1,10 @@
 """Calls of quantize, dequantize and dynamic_quantize: small ones that reach every branch of their kernels.
 
 Quantize is mutated in an instance for float32, whose vectors have 4 elements, and dequantize in one for bfloat16, whose
-have 8; both take them from the same templates. So are, with templates of their own, the stochastic quantize and the mask
-of fake_quantize on the one side, and fake_quantize on the other. Other types and modes differ in arithmetic alone, in which
-there is nothing to mutate, and the type of codes is no part of a kernel but of its arguments. dynamic_quantize has its
-vectors for itself: it is mutated in both.
+have 8; both take them from the same templates. So are, with templates of their own, the stochastic quantize and the
+mask of fake_quantize on the one side, and fake_quantize on the other. Other types and modes differ in arithmetic alone,
+in which there is nothing to mutate, and the type of codes is no part of a kernel but of its arguments. dynamic_quantize
+has its vectors for itself: it is mutated in both.
 """
 
 import torch
