@@ -53,7 +53,7 @@ def philox_h(tmp_path_factory):
     source.write_text(
         '#include "philox.h"\n'
         'extern "C" void words(const uint32_t* in, uint32_t* out) {\n'
-        "  const auto made = quaver::philox({{in[0], in[1], in[2], in[3]}}, in[4], in[5]);\n"
+        "  const auto made = quaver::philox({{in[0], in[1], in[2], in[3]}}, {in[4], in[5]});\n"
         "  for (int i = 0; i < 4; ++i) out[i] = made.word[i];\n"
         "}\n"
         'extern "C" void words_of_four(uint64_t number, int64_t seed, uint32_t* out) {\n'

@@ -14,17 +14,15 @@
 
 namespace quaver {
 
-// How the parameters of four neighbours lie.
-enum class Parameters4 : int32_t { kSame, kNeighbours, kEach };
-
 struct NumberedPlan {
   Walk<kElementwiseTensors> tensors;
   Walk<2> parameters;
   const float* scale;
   const int32_t* zero_point;  // null: 0 everywhere
   int64_t elements;
-  int32_t together;  // elements of a thread's vector
-  Parameters4 of_four;
+  int32_t together;             // elements of a thread's vector
+  bool parameters_step;         // from each of four neighbours to the next by the strides below
+  int64_t parameter_stride[2];  // in the innermost loop
 
   NumberedPlan(const ElementwiseNest& nest, int widest, const float* scale, const int32_t* zero_point)
       : scale(scale), zero_point(zero_point), elements(nest.numel()) {
@@ -34,12 +32,8 @@ struct NumberedPlan {
     parameters = Walk<2>(of_parameters);
     const bool neighbours = inner_stride(of_tensors, kX) == 1 && inner_stride(of_tensors, kQ) == 1;
     together = neighbours && stay_inside(of_tensors, widest) ? widest : 1;
-    of_four = Parameters4::kEach;
-    if (!stay_inside(of_parameters, 4)) return;
-    const int64_t scale_step = of_parameters.loops > 0 ? inner_stride(of_parameters, 0) : 0;
-    const int64_t zero_step = of_parameters.loops > 0 ? inner_stride(of_parameters, 1) : 0;
-    if (scale_step == 0 && zero_step == 0) of_four = Parameters4::kSame;
-    if (scale_step == 1 && (zero_point == nullptr || zero_step == 1)) of_four = Parameters4::kNeighbours;
+    parameters_step = stay_inside(of_parameters, 4);
+    for (int i = 0; i < 2; ++i) parameter_stride[i] = of_parameters.loops > 0 ? inner_stride(of_parameters, i) : 0;
   }
 
   unsigned blocks() const { return grid_for_elements((elements + together - 1) / together); }
@@ -52,27 +46,22 @@ struct NumberedPlan {
   }
 };
 
-// The parameters of up to four neighbours.
+// The parameters of the first `count` of four neighbours, one at least.
 struct FourParameters {
-  float scale[4];
-  int32_t zero[4];
+  float scale[4] = {1.0f, 1.0f, 1.0f, 1.0f};
+  int32_t zero[4] = {};
 
   __device__ __forceinline__ FourParameters(const NumberedPlan& plan, int64_t first, int count) {
-    int64_t offset[2] = {};
-    plan.parameters.add_offsets(first, offset);
-    if (plan.of_four == Parameters4::kNeighbours) {
-      const Vector<float, 4> scales = load_span<4>(plan.scale + offset[0], count);
-      const Vector<int32_t, 4> zeros =
-          plan.zero_point == nullptr ? Vector<int32_t, 4>{} : load_span<4>(plan.zero_point + offset[1], count);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) scale[i] = scales.get(i), zero[i] = zeros.get(i);
-      return;
-    }
+    int64_t offset[2];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if (i > 0 && i < count && plan.of_four == Parameters4::kEach) {
+      if (i > 0 && i >= count) break;
+      if (i == 0 || !plan.parameters_step) {
         offset[0] = offset[1] = 0;
         plan.parameters.add_offsets(first + i, offset);
+      } else {
+        offset[0] += plan.parameter_stride[0];
+        offset[1] += plan.parameter_stride[1];
       }
       scale[i] = __ldg(plan.scale + offset[0]);
       zero[i] = plan.zero_point == nullptr ? 0 : __ldg(plan.zero_point + offset[1]);
@@ -95,7 +84,7 @@ __device__ __forceinline__ void for_each_numbered(const NumberedPlan& plan, cons
     Vector<Result, kVector> vector{};
 #pragma unroll
     for (int four = 0; four < kVector; four += 4) {
-      if (four >= count) break;
+      if (four > 0 && four >= count) break;
       const FourParameters parameters(plan, first + four, count - four);
       PhiloxWords words{};
       if (kDraws) {

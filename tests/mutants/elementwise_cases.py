@@ -9,6 +9,7 @@ has its vectors for itself: it is mutated in both.
 
 import torch
 
+from quaver import reference
 from tests.cases import EDGE_VALUES, MODES, codes, normal, scales, zero_points
 
 from .cases import OpCase
@@ -101,10 +102,17 @@ def numbered_cases(op, dtype, **options):
     """Of the kernels that take elements in the order of their numbers: those with a mode of their own get no other."""
     for x, scale, zero_point in operands(lambda *shape: sprinkled(normal(*shape, dtype=dtype) * 9, float("nan"))):
         yield OpCase(op, x, scale, zero_point, **options)
+    for last in range(1, 8):  # elements of the last vector, the tensor's own last ones
+        tail = normal(1, 48 + last, dtype=dtype) * 9
+        for view in (tail, misaligned(tail)):
+            yield OpCase(op, view, scales(*view.shape), zero_points(*view.shape), **options)
+            yield OpCase(op, view, scales(), None, **options)
     x = normal(40, 60, dtype=dtype) * 9
     for view in (x, x.t(), every_second(x), misaligned(x)):
         yield OpCase(op, view, scales(*view.shape), zero_points(*view.shape), blocks=2, **options)
         yield OpCase(op, view, scales(view.shape[0], 1), zero_points(view.shape[0], 1), blocks=1, **options)
+    if "seed" in options:  # quotients that are just what is drawn beyond an integer
+        yield OpCase(op, reference.uniforms((40, 60), options["seed"], "cpu"), torch.tensor(1.0), **options)
     for mode in [] if options else MODES[:3]:
         x, scale = near_ties(60, 40, dtype)
         yield OpCase(op, x, scale, zero_points(60, 1), mode=mode)

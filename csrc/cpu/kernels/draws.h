@@ -6,7 +6,8 @@
 
 namespace quaver {
 
-// Numbers of neighbours in the order of the nest, made by fours as they come.
+// Numbers of neighbours in the order of the nest, made by fours as they come: round by round for all of them, so that
+// a round is a loop that vectorizes.
 class Draws {
  public:
   static constexpr int64_t kMost = 256;
@@ -18,18 +19,30 @@ class Draws {
     const int64_t four = first / 4;
     before_ = first - 4 * four;
     const int64_t fours = (before_ + n + 3) / 4;
-    for (int64_t i = 0; i < fours; ++i) {
-      const PhiloxWords words = words_of_four(four + i, seed_);
-      for (int j = 0; j < 4; ++j) uniform_[4 * i + j] = uniform_of(words.word[j]);
+    uint32_t word[4][kMostFours];
+    for (int64_t i = 0; i < fours; ++i) put(counter_of_four(four + i), word, i);
+    PhiloxKey key = key_of(seed_);
+    for (int round = 0; round < kPhiloxRounds; ++round) {
+      for (int64_t i = 0; i < fours; ++i)
+        put(philox_round({{word[0][i], word[1][i], word[2][i], word[3][i]}}, key), word, i);
+      key = next_key(key);
     }
+    for (int64_t i = 0; i < fours; ++i)
+      for (int j = 0; j < 4; ++j) uniform_[4 * i + j] = uniform_of(word[j][i]);
   }
 
   QUAVER_FUNCTION float operator[](int64_t i) const { return uniform_[before_ + i]; }
 
  private:
+  static constexpr int64_t kMostFours = kMost / 4 + 2;
+
+  static QUAVER_FUNCTION void put(PhiloxWords words, uint32_t (&word)[4][kMostFours], int64_t i) {
+    for (int j = 0; j < 4; ++j) word[j][i] = words.word[j];
+  }
+
   int64_t seed_;
-  int64_t before_ = 0;        // the first element's place in its four
-  float uniform_[kMost + 8];  // of whole fours
+  int64_t before_ = 0;             // the first element's place in its four
+  float uniform_[4 * kMostFours];  // of whole fours
 };
 
 template <QuantizeMode kMode>
