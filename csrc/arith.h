@@ -110,7 +110,7 @@ QUAVER_FUNCTION int32_t round_half_even(float t) {
 }
 
 // A quotient beyond +-512 saturates whatever the zero point is (both lie within -128..255), so it can be cut there
-// before it is rounded.
+// before it is rounded. NaN is cut to -512.
 QUAVER_FUNCTION float cut_quotient(float t) { return smaller(larger(t, -512.0f), 512.0f); }
 
 // (2) x divided by s, each mode in its way
@@ -126,23 +126,25 @@ QUAVER_FUNCTION int32_t round_stochastic(float t, float uniform) {
   return uniform < subtract(t, static_cast<float>(below)) ? below + 1 : below;
 }
 
-// (2) from the quotient to the code before the clamp, or to another one that is no code either. `uniform` is the mode
-// kStochastic's.
+// (2) from the quotient to the code before the clamp, or to another one that is no code either, as for NaN. `uniform`
+// is the mode kStochastic's.
 QUAVER_FUNCTION int32_t unclamped_code(float quotient, int32_t zero_point, QuantizeMode mode, float uniform = 0.0f) {
-  const bool nan = is_nan(quotient);
-  if (mode == QuantizeMode::kAffine) {
-    const int32_t code = round_half_even(cut_quotient(add(quotient, static_cast<float>(zero_point))));
-    return nan ? zero_point : code;
-  }
+  if (mode == QuantizeMode::kAffine)
+    return round_half_even(cut_quotient(add(quotient, static_cast<float>(zero_point))));
   const float cut = cut_quotient(quotient);
   const int32_t rounded = mode == QuantizeMode::kStochastic ? round_stochastic(cut, uniform) : round_half_even(cut);
-  return wrapping_add(nan ? 0 : rounded, zero_point);
+  return wrapping_add(rounded, zero_point);
 }
 
 // (2) quantize
+QUAVER_FUNCTION int32_t quantize(float x, float scale, int32_t zero_point, CodeRange range, QuantizeMode mode,
+                                 float uniform = 0.0f) {
+  const float steps = quotient(x, scale, mode);
+  return clamp_code(is_nan(steps) ? zero_point : unclamped_code(steps, zero_point, mode, uniform), range);
+}
 template <QuantizeMode kMode>
-QUAVER_FUNCTION int32_t quantize(float x, float scale, int32_t zero_point, CodeRange range, float uniform = 0.0f) {
-  return clamp_code(unclamped_code(quotient(x, scale, kMode), zero_point, kMode, uniform), range);
+QUAVER_FUNCTION int32_t quantize(float x, float scale, int32_t zero_point, CodeRange range) {
+  return quantize(x, scale, zero_point, range, kMode);
 }
 
 // (3) dequantize, before the rounding to the output's type
@@ -150,9 +152,11 @@ QUAVER_FUNCTION float dequantize(int32_t code, float scale, int32_t zero_point) 
   return multiply(static_cast<float>(wrapping_subtract(code, zero_point)), scale);
 }
 
-// (9) whether the clamp of (2) leaves a code as it is: there fake quantization has a gradient
-QUAVER_FUNCTION bool is_within(float quotient, int32_t unclamped, CodeRange range) {
-  return !is_nan(quotient) && range.q_min <= unclamped && unclamped <= range.q_max;
+// (9) whether the clamp of (2) leaves the code as it is: there fake quantization has a gradient
+QUAVER_FUNCTION bool is_unclamped(float x, float scale, int32_t zero_point, CodeRange range, QuantizeMode mode,
+                                  float uniform) {
+  const int32_t code = unclamped_code(quotient(x, scale, mode), zero_point, mode, uniform);
+  return range.q_min <= code && code <= range.q_max;
 }
 
 // (4) range to parameters

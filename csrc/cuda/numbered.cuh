@@ -69,10 +69,11 @@ struct FourParameters {
   }
 };
 
-// compute(float, scale, zero, uniform) gives a Result; uniform is 0 unless the kernel draws.
-template <bool kDraws, class T, class Result, class Compute>
+// compute(float, scale, zero, uniform) gives a Result; uniform is 0 unless the mode `draws`.
+template <class T, class Result, class Compute>
 __device__ __forceinline__ void for_each_numbered(const NumberedPlan& plan, const T* __restrict__ x,
-                                                  Result* __restrict__ results, int64_t seed, const Compute& compute) {
+                                                  Result* __restrict__ results, bool draws, int64_t seed,
+                                                  const Compute& compute) {
   constexpr int kVector = kWidest<T>;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads * plan.together;
   int64_t first = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * plan.together;
@@ -87,7 +88,7 @@ __device__ __forceinline__ void for_each_numbered(const NumberedPlan& plan, cons
       if (four > 0 && four >= count) break;
       const FourParameters parameters(plan, first + four, count - four);
       PhiloxWords words{};
-      if (kDraws) {
+      if (draws) {
         words = words_of_four((first + four) / 4, seed);
         // A vector of one element begins anywhere.
         const int place = static_cast<int>(first % 4);

@@ -101,8 +101,8 @@ template <class T>
 __global__ void __launch_bounds__(kThreads)
     quantize_stochastic_kernel(const NumberedPlan plan, const T* __restrict__ x, uint8_t* __restrict__ q,
                                const CodeRange range, const int64_t seed) {
-  for_each_numbered<true>(plan, x, q, seed, [=](float value, float scale, int32_t zero, float uniform) {
-    return static_cast<uint8_t>(quantize<QuantizeMode::kStochastic>(value, scale, zero, range, uniform));
+  for_each_numbered(plan, x, q, true, seed, [=](float value, float scale, int32_t zero, float uniform) {
+    return static_cast<uint8_t>(quantize(value, scale, zero, range, QuantizeMode::kStochastic, uniform));
   });
 }
 

@@ -17,7 +17,7 @@ void fake_quantize_elements(const FakeQuantizeArguments& arguments, int64_t begi
     elementwise(arguments.nest, begin, end, DrawsOf<kMode>(arguments.seed), static_cast<const T*>(arguments.x),
                 static_cast<T*>(arguments.result), arguments.scale, arguments.zero_point,
                 [=](T x, float scale, int32_t zero_point, float uniform) QUAVER_INLINE {
-                  const int32_t code = quantize<kMode>(to_float(x), scale, zero_point, range, uniform);
+                  const int32_t code = quantize(to_float(x), scale, zero_point, range, kMode, uniform);
                   T y;
                   from_float(dequantize(code, scale, zero_point), y);
                   return y;
@@ -32,9 +32,8 @@ void fake_quantize_mask_elements(const FakeQuantizeArguments& arguments, int64_t
     elementwise(arguments.nest, begin, end, DrawsOf<kMode>(arguments.seed), static_cast<const T*>(arguments.x),
                 static_cast<uint8_t*>(arguments.result), arguments.scale, arguments.zero_point,
                 [=](T x, float scale, int32_t zero_point, float uniform) QUAVER_INLINE {
-                  const float steps = quotient(to_float(x), scale, kMode);
-                  const int32_t code = unclamped_code(steps, zero_point, kMode, uniform);
-                  return static_cast<uint8_t>(is_within(steps, code, range) ? 1 : 0);
+                  const bool passes = is_unclamped(to_float(x), scale, zero_point, range, kMode, uniform);
+                  return static_cast<uint8_t>(passes ? 1 : 0);
                 });
   });
 }

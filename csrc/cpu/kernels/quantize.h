@@ -16,7 +16,7 @@ void quantize_elements(const QuantizeArguments& arguments, int64_t begin, int64_
     elementwise(arguments.nest, begin, end, DrawsOf<kMode>(arguments.seed), static_cast<const T*>(arguments.x),
                 static_cast<Code*>(arguments.q), arguments.scale, arguments.zero_point,
                 [=](T x, float scale, int32_t zero_point, float uniform) QUAVER_INLINE {
-                  return static_cast<Code>(quantize<kMode>(to_float(x), scale, zero_point, range, uniform));
+                  return static_cast<Code>(quantize(to_float(x), scale, zero_point, range, kMode, uniform));
                 });
   });
 }
