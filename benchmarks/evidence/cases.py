@@ -92,11 +92,7 @@ def quantize_call(dtype, shape, scale_shape, layout):
     return Call("quantize", args, {}, (x,), (0,), x.numel())
 
 
-# Modes and ops whose kernels take elements in the order of their numbers.
-NUMBERED = ELEMENTWISE[:7]
-
-
-def numbered_call(op, mode, dtype, shape, scale_shape, layout):
+def in_mode(op, mode, dtype, shape, scale_shape, layout):
     call = quantize_call(dtype, shape, scale_shape, layout)
     return Call(op, call.args, {"mode": mode}, call.data, call.data_results, call.elements)
 
@@ -158,7 +154,7 @@ def all_cases():
 
     add_each("choose_qparams", choose_qparams_call, REDUCTIONS)
     add_each("quantize", quantize_call, ELEMENTWISE)
-    add_each("quantize", partial(numbered_call, "quantize", "stochastic"), renamed(NUMBERED, "stochastic"))
+    add_each("quantize", partial(in_mode, "quantize", "stochastic"), renamed(ELEMENTWISE[:3], "stochastic"))
     for dtype in FLOAT_DTYPES:
         for shape in COLUMNS if dtype != torch.float16 else COLUMNS[:1]:
             args = (dynamic_quantize_call, dtype, shape)
@@ -172,9 +168,9 @@ def all_cases():
     args = (matmul_call, "int8_matmul", PRODUCTS[1], True, False)
     add("int8_matmul", torch.int8, PRODUCTS[1], "zero points of both sides, b [K, N]", *args)
     add_each("dequantize", dequantize_call, ELEMENTWISE)
-    for op in ("fake_quantize", "fake_quantize_mask"):
-        for mode in ("onnx", "stochastic"):
-            add_each(op, partial(numbered_call, op, mode), renamed(NUMBERED, mode))
+    add_each("fake_quantize", partial(in_mode, "fake_quantize", "onnx"), ELEMENTWISE[:7])
+    add_each("fake_quantize", partial(in_mode, "fake_quantize", "stochastic"), renamed(ELEMENTWISE[:3], "stochastic"))
+    add_each("fake_quantize_mask", partial(in_mode, "fake_quantize_mask", "onnx"), ELEMENTWISE[:3])
     for symmetric in (True, False):
         what = "symmetric" if symmetric else "asymmetric"
         add("int8_linear", torch.bfloat16, PRODUCTS[0], what, linear_call, torch.bfloat16, PRODUCTS[0], symmetric)
