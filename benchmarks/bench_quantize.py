@@ -1,8 +1,9 @@
-"""quantize, dequantize and dynamic_quantize against their pure-torch references.
+"""quantize, dequantize, dynamic_quantize and fake_quantize against their pure-torch references.
 
 python -m benchmarks.bench_quantize [--quick]
 
-Symmetric int8 codes; per tensor, per row (channel 0) and per column (channel 1); real numbers in float32 and bfloat16.
+Symmetric int8 codes, in every mode of quantize; per tensor, per row (channel 0) and per column (channel 1); real
+numbers in float32 and bfloat16.
 """
 
 from functools import partial
@@ -24,12 +25,12 @@ GRANULARITIES = {
 DTYPES = (torch.float32, torch.bfloat16)
 
 
-def quantize(x, granularity):
+def quantize(x, granularity, op="quantize", **options):
     params = quaver.choose_qparams(x, granularity)
     codes = {"q_min": params.q_min, "q_max": params.q_max}
     return {
-        "quaver": partial(quaver.quantize, x, params),
-        "reference": partial(reference.quantize, x, params.scale, **codes),
+        "quaver": partial(getattr(quaver, op), x, params, **options),
+        "reference": partial(getattr(reference, op), x, params.scale, **codes, **options),
     }
 
 
@@ -54,15 +55,25 @@ def dynamic_quantize(x, granularity):
     return {"quaver": by_quaver, "reference": by_reference}
 
 
+OPS = {
+    "quantize": quantize,
+    **{f"quantize {mode}": partial(quantize, mode=mode) for mode in ("affine", "reciprocal", "stochastic")},
+    "dequantize": dequantize,
+    "dynamic_quantize": dynamic_quantize,
+    "fake_quantize": partial(quantize, op="fake_quantize"),
+    "fake_quantize_mask": partial(quantize, op="fake_quantize_mask"),
+}
+
+
 def main():
     sizes = SMALL_SIZES if timing.wants_small_sizes(__doc__.splitlines()[0]) else SIZES
     timing.announce("Quantization against its pure-torch reference")
     timing.print_header("op, granularity, dtype, shape", ("quaver", "reference"))
-    for shape, dtype, op in product(sizes, DTYPES, (quantize, dequantize, dynamic_quantize)):
+    for shape, dtype, (op, calls) in product(sizes, DTYPES, OPS.items()):
         x = timing.normal(*shape, dtype=dtype)
         for name, granularity in GRANULARITIES.items():
-            label = f"{op.__name__}, {name}, {str(dtype).removeprefix('torch.')}, {list(shape)}"
-            timing.print_row(label, timing.compare(op(x, granularity)))
+            label = f"{op}, {name}, {str(dtype).removeprefix('torch.')}, {list(shape)}"
+            timing.print_row(label, timing.compare(calls(x, granularity)))
     timing.conclude()
 
 

@@ -22,7 +22,7 @@ struct QparamsArguments {
 
 // x to q, ARITHMETIC.md (2).
 struct QuantizeArguments {
-  ElementwiseNest nest;  // x to q
+  ElementwiseNest nest;  // x to q; in the mode kStochastic, elements are numbered as the nest counts them
   const void* x;
   FloatType x_type;
   void* q;
@@ -31,6 +31,7 @@ struct QuantizeArguments {
   const int32_t* zero_point;  // null: 0 everywhere
   CodeRange range;
   QuantizeMode mode;
+  int64_t seed;
 };
 
 // Codes to their sums along one dimension: what matmuls with zero points need, ARITHMETIC.md (6).
@@ -82,6 +83,19 @@ struct DequantizeArguments {
   FloatType x_type;
   const float* scale;
   const int32_t* zero_point;  // null: 0 everywhere
+};
+
+// x to what its codes stand for, or to where these are not clamped: ARITHMETIC.md (9).
+struct FakeQuantizeArguments {
+  ElementwiseNest nest;  // x to the result; numbered as QuantizeArguments'
+  const void* x;
+  FloatType x_type;
+  void* result;  // x's type, or bool
+  const float* scale;
+  const int32_t* zero_point;  // null: 0 everywhere
+  CodeRange range;
+  QuantizeMode mode;
+  int64_t seed;
 };
 
 }  // namespace quaver

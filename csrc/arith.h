@@ -126,25 +126,53 @@ QUAVER_FUNCTION int32_t round_half_even(float t) {
 }
 
 // A quotient beyond +-512 saturates whatever the zero point is (both lie within -128..255), so it can be cut there
-// before it is rounded.
+// before it is rounded. NaN is cut to -512.
 QUAVER_FUNCTION float cut_quotient(float t) { return smaller(larger(t, -512.0f), 512.0f); }
 
+// (2) x divided by s, each mode in its way
+QUAVER_FUNCTION float quotient(float x, float scale, QuantizeMode mode) {
+  return mode == QuantizeMode::kReciprocal ? multiply(x, divide(1.0f, scale)) : divide(x, scale);
+}
+
+// The integer below or above t, for |t| <= 2^22: the one above where `uniform`, in [0, 1), is less than what t has
+// beyond the one below.
+QUAVER_FUNCTION int32_t round_stochastic(float t, float uniform) {
+  const int32_t nearest = round_half_even(t);
+  const int32_t below = static_cast<float>(nearest) > t ? nearest - 1 : nearest;
+  return uniform < subtract(t, static_cast<float>(below)) ? below + 1 : below;
+}
+
+// (2) from the quotient to the code before the clamp, or to another one that is no code either, as for NaN. `uniform`
+// is the mode kStochastic's.
+QUAVER_FUNCTION int32_t unclamped_code(float quotient, int32_t zero_point, QuantizeMode mode, float uniform = 0.0f) {
+  if (mode == QuantizeMode::kAffine)
+    return round_half_even(cut_quotient(add(quotient, static_cast<float>(zero_point))));
+  const float cut = cut_quotient(quotient);
+  const int32_t rounded = mode == QuantizeMode::kStochastic ? round_stochastic(cut, uniform) : round_half_even(cut);
+  return wrapping_add(rounded, zero_point);
+}
+
 // (2) quantize
+QUAVER_FUNCTION int32_t quantize(float x, float scale, int32_t zero_point, CodeRange range, QuantizeMode mode,
+                                 float uniform = 0.0f) {
+  const float steps = quotient(x, scale, mode);
+  return clamp_code(is_nan(steps) ? zero_point : unclamped_code(steps, zero_point, mode, uniform), range);
+}
 template <QuantizeMode kMode>
 QUAVER_FUNCTION int32_t quantize(float x, float scale, int32_t zero_point, CodeRange range) {
-  const float quotient = divide(x, scale);
-  const bool nan = is_nan(quotient);
-  if (kMode == QuantizeMode::kAffine) {
-    const int32_t code = round_half_even(cut_quotient(add(quotient, static_cast<float>(zero_point))));
-    return clamp_code(nan ? zero_point : code, range);
-  }
-  const int32_t rounded = round_half_even(cut_quotient(quotient));
-  return clamp_code(wrapping_add(nan ? 0 : rounded, zero_point), range);
+  return quantize(x, scale, zero_point, range, kMode);
 }
 
 // (3) dequantize, before the rounding to the output's type
 QUAVER_FUNCTION float dequantize(int32_t code, float scale, int32_t zero_point) {
   return multiply(static_cast<float>(wrapping_subtract(code, zero_point)), scale);
+}
+
+// (9) whether the clamp of (2) leaves the code as it is: there fake quantization has a gradient
+QUAVER_FUNCTION bool is_unclamped(float x, float scale, int32_t zero_point, CodeRange range, QuantizeMode mode,
+                                  float uniform) {
+  const int32_t code = unclamped_code(quotient(x, scale, mode), zero_point, mode, uniform);
+  return range.q_min <= code && code <= range.q_max;
 }
 
 // (4) range to parameters

@@ -217,7 +217,9 @@ inline float check_eps(const char* op, std::optional<double> eps) {
 inline QuantizeMode check_mode(const char* op, const std::string& mode) {
   if (mode == "onnx") return QuantizeMode::kOnnx;
   if (mode == "affine") return QuantizeMode::kAffine;
-  refuse(op, "mode must be 'onnx' or 'affine', got '", mode, "'");
+  if (mode == "reciprocal") return QuantizeMode::kReciprocal;
+  if (mode == "stochastic") return QuantizeMode::kStochastic;
+  refuse(op, "mode must be 'onnx', 'affine', 'reciprocal' or 'stochastic', got '", mode, "'");
 }
 
 inline RequantizeMode check_requantize_mode(const char* op, const std::string& mode) {

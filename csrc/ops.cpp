@@ -18,7 +18,7 @@ STABLE_TORCH_LIBRARY(quaver, m) {
 
   m.def(
       "quantize(Tensor x, Tensor scale, Tensor? zero_point=None, *, int? q_min=None, int? q_max=None, "
-      "ScalarType dtype=int8, str mode=\"onnx\", int seed=0) -> Tensor",
+      "ScalarType dtype=int8, str mode=\"onnx\", SymInt seed=0) -> Tensor",
       tags);
 
   m.def(
@@ -52,6 +52,16 @@ STABLE_TORCH_LIBRARY(quaver, m) {
       tags);
 
   m.def("dequantize(Tensor q, Tensor scale, Tensor? zero_point=None, *, ScalarType dtype=float) -> Tensor", tags);
+
+  m.def(
+      "fake_quantize(Tensor x, Tensor scale, Tensor? zero_point=None, *, int? q_min=None, int? q_max=None, "
+      "ScalarType dtype=int8, str mode=\"onnx\", SymInt seed=0) -> Tensor",
+      tags);
+
+  m.def(
+      "fake_quantize_mask(Tensor x, Tensor scale, Tensor? zero_point=None, *, int? q_min=None, int? q_max=None, "
+      "ScalarType dtype=int8, str mode=\"onnx\", SymInt seed=0) -> Tensor",
+      tags);
 
   m.def(
       "int8_linear(Tensor x, Tensor weight_q, Tensor weight_scale, Tensor? bias=None, *, "

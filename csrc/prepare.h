@@ -29,9 +29,9 @@ inline const int32_t* optional_data(const OptionalTensor& tensor) {
   return tensor ? tensor->const_data_ptr<int32_t>() : nullptr;
 }
 
-// The loops over two tensors of one shape and the parameters of its blocks, in the order of the target's memory.
-inline ElementwiseNest elementwise_nest(const Tensor& source, const Tensor& target, const Tensor& scale,
-                                        const OptionalTensor& zero_point) {
+// The loops over two tensors of one shape and the parameters of its blocks, in the order of the shape: row-major.
+inline ElementwiseNest row_major_nest(const Tensor& source, const Tensor& target, const Tensor& scale,
+                                      const OptionalTensor& zero_point) {
   ElementwiseNest nest;
   const bool per_tensor = scale.numel() == 1;
   for (int64_t dim = 0; dim < source.dim(); ++dim) {
@@ -44,8 +44,23 @@ inline ElementwiseNest elementwise_nest(const Tensor& source, const Tensor& targ
     nest.push(blocks, {source_stride * block, target_stride * block, scale_stride, zero_point_stride});
     nest.push(block, {source_stride, target_stride, 0, 0});
   }
+  nest.merge();
+  return nest;
+}
+
+// The same in the order of the target's memory.
+inline ElementwiseNest elementwise_nest(const Tensor& source, const Tensor& target, const Tensor& scale,
+                                        const OptionalTensor& zero_point) {
+  ElementwiseNest nest = row_major_nest(source, target, scale, zero_point);
   nest.arrange(kTarget);
   return nest;
+}
+
+// What is drawn for an element belongs to its place in the shape, not to that in memory.
+inline ElementwiseNest quantizing_nest(const Tensor& source, const Tensor& target, const Tensor& scale,
+                                       const OptionalTensor& zero_point, QuantizeMode mode) {
+  return mode == QuantizeMode::kStochastic ? row_major_nest(source, target, scale, zero_point)
+                                           : elementwise_nest(source, target, scale, zero_point);
 }
 
 // The loops of a reduction of x to a contiguous tensor whose sizes divide x's, in the order of x's memory.
@@ -85,7 +100,7 @@ inline QparamsArguments prepare_choose_qparams(const Tensor& x, const Shape& sca
 
 inline QuantizeArguments prepare_quantize(const Tensor& x, const Tensor& scale, const OptionalTensor& zero_point,
                                           std::optional<int64_t> q_min, std::optional<int64_t> q_max, ScalarType dtype,
-                                          const std::string& mode, Tensor& q) {
+                                          const std::string& mode, int64_t seed, Tensor& q) {
   constexpr const char* kOp = "quantize";
   QuantizeArguments arguments{};
   arguments.x_type = check_float(kOp, "x", x);
@@ -93,9 +108,10 @@ inline QuantizeArguments prepare_quantize(const Tensor& x, const Tensor& scale, 
   arguments.q_type = check_code_type(kOp, "dtype", dtype);
   arguments.range = check_code_range(kOp, arguments.q_type, q_min, q_max);
   arguments.mode = check_mode(kOp, mode);
+  arguments.seed = seed;
 
   q = new_tensor_like(x, dtype);
-  arguments.nest = elementwise_nest(x, q, scale, zero_point);
+  arguments.nest = quantizing_nest(x, q, scale, zero_point, arguments.mode);
   arguments.x = x.const_data_ptr();
   arguments.q = q.mutable_data_ptr();
   arguments.scale = scale.const_data_ptr<float>();
@@ -147,7 +163,7 @@ inline DynamicQuantizeArguments prepare_dynamic_results(const Tensor& x, const S
   DynamicQuantizeArguments arguments{};
   arguments.qparams =
       prepare_choose_qparams(x, scale_shape, symmetric, dtype, range.q_min, range.q_max, eps, scale, zero_point);
-  arguments.quantize = prepare_quantize(x, scale, zero_point, range.q_min, range.q_max, dtype, "onnx", q);
+  arguments.quantize = prepare_quantize(x, scale, zero_point, range.q_min, range.q_max, dtype, "onnx", 0, q);
   arguments.nest = dynamic_nest(x, q, scale);
   if (return_row_sum) {
     arguments.sums = prepare_sum_codes(q, q.dim() - 1, row_sum);
@@ -170,6 +186,28 @@ inline DequantizeArguments prepare_dequantize(const Tensor& q, const Tensor& sca
   arguments.nest = elementwise_nest(q, x, scale, zero_point);
   arguments.q = q.const_data_ptr();
   arguments.x = x.mutable_data_ptr();
+  arguments.scale = scale.const_data_ptr<float>();
+  arguments.zero_point = optional_data(zero_point);
+  return arguments;
+}
+
+// Of fake_quantize, whose result has x's type, and of fake_quantize_mask, whose result is bool.
+inline FakeQuantizeArguments prepare_fake_quantize(const char* op, const Tensor& x, const Tensor& scale,
+                                                   const OptionalTensor& zero_point, std::optional<int64_t> q_min,
+                                                   std::optional<int64_t> q_max, ScalarType dtype,
+                                                   const std::string& mode, int64_t seed, ScalarType result_type,
+                                                   Tensor& result) {
+  FakeQuantizeArguments arguments{};
+  arguments.x_type = check_float(op, "x", x);
+  check_scale(op, "x", x, scale, zero_point);
+  arguments.range = check_code_range(op, check_code_type(op, "dtype", dtype), q_min, q_max);
+  arguments.mode = check_mode(op, mode);
+  arguments.seed = seed;
+
+  result = new_tensor_like(x, result_type);
+  arguments.nest = quantizing_nest(x, result, scale, zero_point, arguments.mode);
+  arguments.x = x.const_data_ptr();
+  arguments.result = result.mutable_data_ptr();
   arguments.scale = scale.const_data_ptr<float>();
   arguments.zero_point = optional_data(zero_point);
   return arguments;

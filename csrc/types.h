@@ -9,7 +9,7 @@ enum class FloatType : int32_t { kFloat32, kFloat16, kBFloat16 };
 enum class CodeType : int32_t { kInt8, kUint8 };
 
 // How a quotient becomes a code: ARITHMETIC.md (2).
-enum class QuantizeMode : int32_t { kOnnx, kAffine };
+enum class QuantizeMode : int32_t { kOnnx, kAffine, kReciprocal, kStochastic };
 
 // How an int32 product becomes a code: in floats, ARITHMETIC.md (7) and (8), or by an integer multiplier, (10).
 enum class RequantizeMode : int32_t { kFloat, kFixed };

@@ -4,6 +4,7 @@ import torch
 
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CODE_DTYPES = (torch.int8, torch.uint8)
+MODES = ("onnx", "affine", "reciprocal", "stochastic")
 
 # Where a backend's results are compared with the reference's: the CPU always, CUDA where there is a GPU.
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)

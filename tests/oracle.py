@@ -6,7 +6,7 @@ rational result, rounded once by `rounded`: no floating-point arithmetic takes p
 
 from fractions import Fraction
 from functools import cache
-from math import copysign, inf, isfinite, isinf, isnan, ldexp, nan
+from math import copysign, floor, inf, isfinite, isinf, isnan, ldexp, nan
 from typing import NamedTuple
 
 
@@ -107,14 +107,41 @@ def choose_qparams(values, *, symmetric, q_min, q_max, eps=0.0):
     return scale, clamp(half_even(add(q_min, -divide(lo, scale))), q_min, q_max)
 
 
-def quantize(x, scale, zero_point, q_min, q_max, mode="onnx"):
-    """(2)."""
-    quotient = divide(x, scale)
+def philox(counter, key):
+    """Philox4x32-10 over Python's integers."""
+    a, b, c, d = counter
+    low, high = key
+    for _ in range(10):
+        first, second = 0xD2511F53 * a, 0xCD9E8D57 * c
+        a, b, c, d = (second >> 32) ^ b ^ low, second % 2**32, (first >> 32) ^ d ^ high, first % 2**32
+        low, high = (low + 0x9E3779B9) % 2**32, (high + 0xBB67AE85) % 2**32
+    return a, b, c, d
+
+
+def uniform(index, seed):
+    """What (2) draws for an element."""
+    four = index // 4
+    words = philox((four % 2**32, four >> 32, 0, 0), (seed % 2**32, (seed >> 32) % 2**32))
+    return Fraction(words[index % 4] >> 8, 2**24)
+
+
+def unclamped_code(x, scale, zero_point, mode="onnx", drawn=None):
+    """(2) before the clamp; None for what is no number."""
+    quotient = multiply(x, divide(1.0, scale)) if mode == "reciprocal" else divide(x, scale)
     if isnan(quotient):
-        return clamp(zero_point, q_min, q_max)
+        return None
     if mode == "affine":
-        return clamp(half_even(add(quotient, float(zero_point))), q_min, q_max)
-    return clamp(half_even(quotient) + zero_point, q_min, q_max)
+        return half_even(add(quotient, float(zero_point)))
+    if mode == "stochastic" and isfinite(quotient):
+        below = floor(quotient)
+        return below + (drawn < Fraction(add(quotient, -float(below)))) + zero_point
+    return half_even(quotient) + zero_point
+
+
+def quantize(x, scale, zero_point, q_min, q_max, mode="onnx", drawn=None):
+    """(2)."""
+    code = unclamped_code(x, scale, zero_point, mode, drawn)
+    return clamp(zero_point if code is None else code, q_min, q_max)
 
 
 def product(rows, columns, row_zero_points, column_zero_points):

@@ -55,6 +55,14 @@ SIZED = {
         lambda q, scale, z: ops.dequantize(q, scale, z, dtype=torch.float16),
         lambda m: (codes(m, K), *row_values(m)),
     ),
+    "fake_quantize": (
+        lambda x, scale, z: ops.fake_quantize(x, scale, z, mode="reciprocal"),
+        lambda m: (rows(m), *row_values(m)),
+    ),
+    "fake_quantize_mask": (
+        lambda x, scale, z: ops.fake_quantize_mask(x, scale, z, mode="stochastic", seed=3),
+        lambda m: (rows(m), *row_values(m)),
+    ),
     "int8_linear": (
         lambda x, weight_q, scale, bias: ops.int8_linear(x, weight_q, scale, bias, symmetric=False),
         lambda m: (rows(m), codes(N, K), scales(N, 1), normal(N)),
@@ -114,7 +122,8 @@ class AllOps(torch.nn.Module):
         y = quaver.int8_matmul_dequantize(a, b.t(), params, b_scale, dtype=torch.bfloat16)
         z = quaver.int8_matmul_requantize(a, b.t(), params, b_scale, b_scale[:, :1])
         codes = quaver.requantize(acc, params, b_scale, b_scale[:, :1], mode="fixed")
-        return a, acc, y, z, codes, quaver.dequantize(q, q_params), self.layer(torch.relu(x))
+        seen = quaver.fake_quantize(x, params) * quaver.fake_quantize_mask(x, params)
+        return a, acc, y, z, codes, seen, quaver.dequantize(q, q_params), self.layer(torch.relu(x))
 
 
 def module_and_tensors(m):

@@ -17,6 +17,7 @@ from tests.cases import (
     EDGE_SCALES,
     EDGE_VALUES,
     FLOAT_DTYPES,
+    MODES,
     codes,
     normal,
     products,
@@ -46,13 +47,14 @@ def results():
                 yield f"choose_qparams {dtype} {granularity} scale", params.scale
                 yield f"choose_qparams {dtype} {granularity} zero point", params.zero_point
         for code_dtype in CODE_DTYPES:
-            for mode in ("onnx", "affine"):
-                for shape in ((1, 1), (74, 1), (1, 131), (74, 131)):
-                    arguments = {"dtype": code_dtype, "mode": mode}
-                    q = quaver.quantize(x, scales(*shape), zero_points(*shape, dtype=code_dtype), **arguments)
-                    yield f"quantize {dtype} {code_dtype} {mode} {shape}", q
-                for scale in torch.tensor(EDGE_SCALES):
-                    yield f"quantize {dtype} {code_dtype} {mode} by {scale}", quaver.quantize(tall, scale, **arguments)
+            for mode in MODES:
+                arguments = {"dtype": code_dtype, "mode": mode}
+                for op in (quaver.quantize, quaver.fake_quantize, quaver.fake_quantize_mask):
+                    for shape in ((1, 1), (74, 1), (1, 131), (74, 131)):
+                        q = op(x, scales(*shape), zero_points(*shape, dtype=code_dtype), **arguments)
+                        yield f"{op.__name__} {dtype} {code_dtype} {mode} {shape}", q
+                    for scale in torch.tensor(EDGE_SCALES):
+                        yield f"{op.__name__} {dtype} {code_dtype} {mode} by {scale}", op(tall, scale, **arguments)
             q, _, row_sum = quaver.dynamic_quantize(
                 x, PerToken(), symmetric=False, dtype=code_dtype, return_row_sum=True
             )

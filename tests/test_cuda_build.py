@@ -17,11 +17,14 @@ KERNELS = (
     "reduce_along_kernel",
     "reduce_across_kernel",
     "quantize_kernel",
+    "quantize_stochastic_kernel",
     "dynamic_quantize_kernel",
     "matmul_simt_kernel",
     "requantize_rows_kernel",
     "requantize_elements_kernel",
     "dequantize_kernel",
+    "fake_quantize_kernel",
+    "fake_quantize_mask_kernel",
 )
 
 if not quaver.build_info()["cuda"]:

@@ -57,6 +57,8 @@ def test_rows_far_apart():
         columns_of_x = x.shape[1]
         check("quantize", x, scales(rows, 1), zero_points(rows, 1))
         check("quantize", x, scales(1, columns_of_x), zero_points(1, columns_of_x))
+        check("quantize", x, scales(rows, 1), zero_points(rows, 1), mode="stochastic")
+        check("fake_quantize", x, scales(rows, 1), zero_points(rows, 1))
         check("choose_qparams", x, (rows, 1), symmetric=False)
         check("choose_qparams", x, (1, columns_of_x))
         check("choose_qparams", x, (1, 1))

@@ -22,6 +22,7 @@ from tests.cases import (
     EDGE_VALUES,
     FLOAT_DTYPES,
     GRANULARITIES,
+    MODES,
     assert_bits,
     codes,
     layouts,
@@ -40,8 +41,13 @@ from tests.emulator.module import Counters
 CUOBJDUMP = Path(sysconfig.get_path("purelib"), "nvidia", "cu13", "bin", "cuobjdump")
 
 
-def check(op, *args, device="sm_80", seed=1, **kwargs):
-    """The op's results on a pretended device are the reference's; gives the launches."""
+def check(op, *args, device="sm_80", seed=1, draws=None, **kwargs):
+    """The op's results on a pretended device are the reference's; gives the launches.
+
+    `seed` is of the order of warps and blocks; an op's own is `draws`.
+    """
+    if draws is not None:
+        kwargs["seed"] = draws
     with emulated.device(device, seed=seed) as runs:
         actual = getattr(emulated.ops(), op)(*args, **kwargs)
     expected = getattr(reference, op)(*args, **kwargs)
@@ -66,17 +72,33 @@ def test_choose_qparams(dtype, symmetric):
 
 @pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
 @pytest.mark.parametrize("code_dtype", CODE_DTYPES, ids=str)
-@pytest.mark.parametrize("mode", ["onnx", "affine"])
+@pytest.mark.parametrize("mode", MODES)
 def test_quantize(dtype, code_dtype, mode):
     for seed, (shape, scale_shape) in enumerate(GRANULARITIES):
         x, scale = normal(*shape, dtype=dtype), scales(*scale_shape)
         zero_point = zero_points(*scale_shape, dtype=code_dtype)
-        check("quantize", x, scale, zero_point, dtype=code_dtype, mode=mode, seed=seed)
+        check("quantize", x, scale, zero_point, dtype=code_dtype, mode=mode, seed=seed, draws=seed - 3)
         check("quantize", x, scale, dtype=code_dtype, mode=mode, q_min=1, q_max=100)
     for scale in EDGE_SCALES:
         check("quantize", EDGE_VALUES.to(dtype), torch.tensor(scale), torch.tensor(7, dtype=torch.int32), mode=mode)
     for name, x in layouts(normal(2, 3, 5, 7, dtype=dtype)):
         check("quantize", x, scales(2, 1, 5, 1), dtype=code_dtype, mode=mode), name
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("op", ["fake_quantize", "fake_quantize_mask"])
+def test_fake_quantize(op, dtype, mode):
+    """The type of codes is a range of numbers to these kernels."""
+    for seed, (shape, scale_shape) in enumerate(GRANULARITIES):
+        x, scale = normal(*shape, dtype=dtype) * 3, scales(*scale_shape)
+        code_dtype = CODE_DTYPES[seed % 2]
+        zero_point = zero_points(*scale_shape, dtype=code_dtype)
+        check(op, x, scale, zero_point, dtype=code_dtype, mode=mode, seed=seed, draws=2**40 + seed)
+    for scale in (*EDGE_SCALES, 1e-45):
+        check(op, EDGE_VALUES.to(dtype), torch.tensor(scale), torch.tensor(7, dtype=torch.int32), mode=mode)
+    for name, x in layouts(normal(2, 3, 5, 7, dtype=dtype)):
+        check(op, x, scales(2, 1, 5, 1), q_min=1, q_max=100, mode=mode), name
 
 
 @pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)

@@ -9,7 +9,18 @@ import shutil
 import pytest
 import torch
 
-from tests.cases import CODE_DTYPES, EDGE_VALUES, FLOAT_DTYPES, codes, layouts, normal, products, scales, zero_points
+from tests.cases import (
+    CODE_DTYPES,
+    EDGE_VALUES,
+    FLOAT_DTYPES,
+    MODES,
+    codes,
+    layouts,
+    normal,
+    products,
+    scales,
+    zero_points,
+)
 
 if shutil.which("nvcc") is None:
     pytest.skip("the emulator runs what nvcc makes of the kernels, and there is no nvcc", allow_module_level=True)
@@ -57,7 +68,25 @@ def test_elementwise(dtype):
         check("dequantize", codes(3, 64), scale, zero_point, dtype=dtype)
 
 
-@pytest.mark.parametrize("mode", ["onnx", "affine"])
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+@pytest.mark.parametrize("mode", ["onnx", "stochastic"])
+def test_fake_quantize(dtype, mode):
+    """In the order of the result's memory, and in that of the shape, which the random numbers follow."""
+    for seed, (shape, scale_shape) in enumerate((*PARAMETERS, ((3, 1021), (1, 1021)), ((2, 1000), (2, 250)))):
+        scale, zero_point = scales(*scale_shape), zero_points(*scale_shape)
+        x = normal(*shape, dtype=dtype, seed=seed)
+        for view in (x, padded(x), x.transpose(0, -1).contiguous().transpose(0, -1)):
+            check("fake_quantize", view, scale, zero_point, mode=mode, seed=seed)
+            check("fake_quantize_mask", view, scale, mode=mode, seed=seed)
+            if mode == "stochastic":
+                check("quantize", view, scale, zero_point, mode=mode, seed=seed, draws=-seed)
+    x = normal(3, 64, dtype=dtype)
+    for scale in (scales(1, 65)[:, 1:], scales(1, 128)[:, ::2]):
+        check("fake_quantize", x, scale, zero_points(*scale.shape), mode=mode)
+        check("fake_quantize", x, scale.contiguous(), zero_points(1, 128)[:, ::2], mode=mode)
+
+
+@pytest.mark.parametrize("mode", MODES[:3])
 def test_quotients_near_ties(mode):
     """Where a quotient that is wrong by its last bit gives another code: halves, and the numbers next to them.
 
@@ -79,6 +108,8 @@ def test_quotients_near_ties(mode):
     check("quantize", near.t(), scale.t(), zero_point.t(), mode=mode)  # the same, seen from columns in memory
     check("quantize", near.t().contiguous(), scale.t(), zero_point.t(), mode=mode)
     check("quantize", near, scale, mode=mode, q_min=1, q_max=100)
+    check("fake_quantize", near, scale, zero_point, mode=mode)
+    check("fake_quantize_mask", near, scale, zero_point, mode=mode)
 
 
 # (shape of x, shape of the parameters): results along, across and neither, few and many, in parts and whole.
@@ -237,10 +268,12 @@ def test_every_kernel_runs():
         x, q, each = normal(9, 1000, dtype=dtype), codes(9, 1000), scales(1, 1000)
         odd = each[:, :999]
         for view, scale in ((x, scales()), (x, each), (x[:, :999], odd), (x[:, ::2], scales())):
-            for mode in ("onnx", "affine"):
+            for mode in MODES:
                 runs += check("quantize", view, scale, mode=mode)
         for view, scale in ((q, scales()), (q, each), (q[:, :999], odd), (q[:, ::2], scales())):
             runs += check("dequantize", view, scale, dtype=dtype)
+        for op in ("fake_quantize", "fake_quantize_mask"):
+            runs += check(op, x, each)
         for view, scale_shape in ((x, (1, 1)), (x[:, :8], (1, 8)), (x[:, ::2], (9, 1)), (x.reshape(-1), (1,))):
             runs += check("choose_qparams", view, scale_shape)
         runs += check("dynamic_quantize", x, (9, 1))

@@ -11,6 +11,7 @@ from torch._subclasses import FakeTensorMode
 
 import quaver
 from quaver import PerChannel, PerGroup, PerTensor, PerToken
+from tests import cases
 from tests.cases import DEVICES
 
 ops = torch.ops.quaver
@@ -75,6 +76,8 @@ ACCEPTED = {
         "bias": tensor(5),
     },
     "dequantize": {"q": int8(4, 6), "scale": tensor(4, 1), "zero_point": int32(4, 1)},
+    "fake_quantize": {"x": tensor(4, 6), "scale": tensor(4, 1), "zero_point": int32(4, 1)},
+    "fake_quantize_mask": {"x": tensor(4, 6), "scale": tensor(4, 1), "zero_point": int32(4, 1)},
     "int8_linear": {
         "x": tensor(3, 4),
         "weight_q": int8(5, 4),
@@ -86,13 +89,15 @@ ACCEPTED = {
 MATMULS = ("int8_matmul", "int8_matmul_dequantize", "int8_matmul_requantize")
 SCALED = ("int8_matmul_dequantize", "int8_matmul_requantize", "requantize")
 REQUANTIZING = SCALED[1:]
-WITH_RANGE = ("choose_qparams", "dynamic_quantize", "quantize", *REQUANTIZING)
+QUANTIZING = ("quantize", "fake_quantize", "fake_quantize_mask")
 CHOOSING = ("choose_qparams", "dynamic_quantize")
+WITH_RANGE = (*CHOOSING, *QUANTIZING, *REQUANTIZING)
 FLOATS = "must be float32, float16 or bfloat16, got"
 SYMMETRIC_UINT8 = (
     "symmetric uint8 codes need q_min=0, which says that the data has one sign; "
     "use asymmetric (symmetric=False) for data of both signs"
 )
+MODES = "must be 'onnx', 'affine', 'reciprocal' or 'stochastic', got"
 SCALE_SHAPE = "scale_shape must have as many sizes as x has dimensions, each dividing x's [4, 6], got"
 SCALE = "scale must have one element, or as many dimensions as {} with sizes that divide its [4, 6], got"
 ROW = "the shape [3, 1] (a row's value [..., M, 1]), got"
@@ -101,15 +106,15 @@ EXACT = "zero points, so that every sum is exact in int32, got"
 
 # (ops, what is changed, words after "quaver::op: ")
 REFUSED = (
-    (("choose_qparams", "quantize", "dynamic_quantize", "int8_linear"), {"x": float64(4, 6)}, f"x {FLOATS} float64"),
-    (("choose_qparams", "quantize", "dynamic_quantize"), {"x": int8(4, 6)}, f"x {FLOATS} int8"),
+    ((*CHOOSING, *QUANTIZING, "int8_linear"), {"x": float64(4, 6)}, f"x {FLOATS} float64"),
+    ((*CHOOSING, *QUANTIZING), {"x": int8(4, 6)}, f"x {FLOATS} int8"),
     (("dequantize", "int8_matmul_dequantize", "int8_linear"), {"dtype": torch.int32}, f"dtype {FLOATS} int32"),
     (("dequantize",), {"dtype": torch.complex64}, f"dtype {FLOATS} complex64"),
     (("dequantize",), {"dtype": torch.complex128}, f"dtype {FLOATS} complex128"),
     (("dequantize",), {"dtype": torch.float8_e4m3fn}, f"dtype {FLOATS} another dtype"),
-    (("quantize", "int8_linear"), {"x": None}, "x must be a tensor, got None"),
+    ((*QUANTIZING, "int8_linear"), {"x": None}, "x must be a tensor, got None"),
     (("dequantize",), {"q": None}, "q must be a tensor, got None"),
-    (("quantize", "dequantize"), {"scale": None}, "scale must be a tensor, got None"),
+    ((*QUANTIZING, "dequantize"), {"scale": None}, "scale must be a tensor, got None"),
     (MATMULS, {"a": None}, "a must be a tensor, got None"),
     (MATMULS, {"b": None}, "b must be a tensor, got None"),
     (SCALED, {"a_scale": None}, "a_scale must be a tensor, got None"),
@@ -125,7 +130,7 @@ REFUSED = (
     (WITH_RANGE, {"dtype": torch.int16}, "dtype must be int8 or uint8, got int16"),
     (WITH_RANGE, {"dtype": torch.bfloat16}, "dtype must be int8 or uint8, got bfloat16"),
     (
-        ("choose_qparams", "quantize", "dynamic_quantize", "int8_linear"),
+        (*CHOOSING, *QUANTIZING, "int8_linear"),
         {"x": tensor(1, 1, 1, 1, 1, 4, 4)},
         "x must have at most 6 dimensions, got 7",
     ),
@@ -133,31 +138,31 @@ REFUSED = (
     (MATMULS, {"a": int8(1, 1, 1, 1, 1, 3, 4)}, "a must have at most 6 dimensions, got 7"),
     (MATMULS, {"b": int8(1, 1, 1, 1, 1, 4, 5)}, "b must have at most 6 dimensions, got 7"),
     # Scales and zero points beside x and q
-    (("quantize", "dequantize"), {"scale": float64(4, 1)}, "scale must be float32, got float64"),
-    (("quantize", "dequantize"), {"zero_point": tensor(4, 1)}, "zero_point must be int32, got float32"),
-    (("quantize", "dequantize"), {"zero_point": int8(4, 1)}, "zero_point must be int32, got int8"),
-    (("quantize",), {"scale": tensor(3, 1)}, f"{SCALE.format('x')} [3, 1]"),
-    (("quantize",), {"scale": tensor(0, 1)}, f"{SCALE.format('x')} [0, 1]"),
-    (("quantize",), {"scale": tensor(8, 1)}, f"{SCALE.format('x')} [8, 1]"),
-    (("quantize",), {"scale": tensor(4)}, f"{SCALE.format('x')} [4]"),
+    ((*QUANTIZING, "dequantize"), {"scale": float64(4, 1)}, "scale must be float32, got float64"),
+    ((*QUANTIZING, "dequantize"), {"zero_point": tensor(4, 1)}, "zero_point must be int32, got float32"),
+    ((*QUANTIZING, "dequantize"), {"zero_point": int8(4, 1)}, "zero_point must be int32, got int8"),
+    (QUANTIZING, {"scale": tensor(3, 1)}, f"{SCALE.format('x')} [3, 1]"),
+    (QUANTIZING, {"scale": tensor(0, 1)}, f"{SCALE.format('x')} [0, 1]"),
+    (QUANTIZING, {"scale": tensor(8, 1)}, f"{SCALE.format('x')} [8, 1]"),
+    (QUANTIZING, {"scale": tensor(4)}, f"{SCALE.format('x')} [4]"),
     (("dequantize",), {"scale": tensor(1, 4, 1)}, f"{SCALE.format('q')} [1, 4, 1]"),
-    (("quantize", "dequantize"), {"zero_point": int32(1)}, "zero_point must have the shape of scale [4, 1], got [1]"),
-    (("quantize", "dequantize"), {"zero_point": int32(4)}, "zero_point must have the shape of scale [4, 1], got [4]"),
-    (("quantize", "dequantize"), {"scale": tensor()}, "zero_point must have the shape of scale [], got [4, 1]"),
-    (("quantize",), {"mode": "reciprocal"}, "mode must be 'onnx' or 'affine', got 'reciprocal'"),
+    ((*QUANTIZING, "dequantize"), {"zero_point": int32(1)}, "zero_point must have the shape of scale [4, 1], got [1]"),
+    ((*QUANTIZING, "dequantize"), {"zero_point": int32(4)}, "zero_point must have the shape of scale [4, 1], got [4]"),
+    ((*QUANTIZING, "dequantize"), {"scale": tensor()}, "zero_point must have the shape of scale [], got [4, 1]"),
+    (QUANTIZING, {"mode": "nearest"}, f"mode {MODES} 'nearest'"),
     # The range of codes
     (
-        ("quantize", *REQUANTIZING),
+        (*QUANTIZING, *REQUANTIZING),
         {"q_min": -129},
         "q_min and q_max must satisfy -128 <= q_min < q_max <= 127 for int8, got q_min=-129 and q_max=127",
     ),
     (
-        ("quantize", *REQUANTIZING),
+        (*QUANTIZING, *REQUANTIZING),
         {"q_min": 3, "q_max": 3},
         "q_min and q_max must satisfy -128 <= q_min < q_max <= 127 for int8, got q_min=3 and q_max=3",
     ),
     (
-        ("quantize", *REQUANTIZING),
+        (*QUANTIZING, *REQUANTIZING),
         {"q_max": 256, "dtype": torch.uint8},
         "q_min and q_max must satisfy 0 <= q_min < q_max <= 255 for uint8, got q_min=0 and q_max=256",
     ),
@@ -418,6 +423,10 @@ REFUSED_BY_FUNCTIONS = {
         "quantize: x must be a tensor, got float": lambda: quaver.quantize(1.0, ONE),
         "quantize: scale must be a tensor or QuantizationParams, got float": lambda: quaver.quantize(X, 0.1),
         "quantize: zero_point must be a tensor, got int": lambda: quaver.quantize(X, ONE, 3),
+        "quantize: seed must be an int, got float": lambda: quaver.quantize(X, ONE, seed=1.0),
+        "fake_quantize: x must be a tensor, got float": lambda: quaver.fake_quantize(1.0, ONE),
+        "fake_quantize: scale must be a tensor or QuantizationParams, got float": lambda: quaver.fake_quantize(X, 0.1),
+        "fake_quantize_mask: x must be a tensor, got int": lambda: quaver.fake_quantize_mask(1, ONE),
         "dynamic_quantize: x must be a tensor, got NoneType": lambda: quaver.dynamic_quantize(None),
         "int8_matmul: a must be a tensor, got int": lambda: quaver.int8_matmul(1, B),
         "int8_matmul: b must be a tensor, got list": lambda: quaver.int8_matmul(Q, [1]),
@@ -487,7 +496,7 @@ REFUSED_BY_FUNCTIONS = {
         "requantize: out_zero_point must lie within -128..127, got 300": (
             lambda: last_stage(out_zero_point=ZERO + 300, check=True)
         ),
-        "quantize: mode must be 'onnx' or 'affine', got 'nearest'": lambda: quaver.quantize(X, ONE, mode="nearest"),
+        f"quantize: mode {MODES} 'nearest'": lambda: quaver.quantize(X, ONE, mode="nearest"),
         **of_both("eps must be positive and finite, got 0", eps=0),
         **of_both("eps must be positive and finite, got -1e-08", eps=-1e-8),
         **of_both("eps must be positive and finite, got inf", eps=float("inf")),
@@ -533,6 +542,8 @@ REFUSED_BY_FUNCTIONS = {
         f"dynamic_quantize: x {NO_GRADIENT} x.detach()": lambda: quaver.dynamic_quantize(X_GRAD),
         f"dequantize: scale {NO_GRADIENT} scale.detach()": lambda: quaver.dequantize(Q, ONE_GRAD),
         f"quantize: scale {NO_GRADIENT} scale.detach()": lambda: quaver.quantize(X, ONE_GRAD),
+        f"fake_quantize: scale {NO_GRADIENT} scale.detach()": lambda: quaver.fake_quantize(X, ONE_GRAD),
+        f"fake_quantize_mask: x {NO_GRADIENT} x.detach()": lambda: quaver.fake_quantize_mask(X_GRAD, ONE),
         f"int8_matmul_dequantize: b_scale {NO_GRADIENT} b_scale.detach()": lambda: dequantized(Q, B, ONE, ONE_GRAD),
         f"requantize: b_scale {NO_GRADIENT} b_scale.detach()": lambda: quaver.requantize(ACC, ONE, ONE_GRAD, ONE),
         f"int8_linear: bias {NO_GRADIENT} bias.detach()": (
@@ -613,8 +624,10 @@ def test_no_value_crashes(dtype, device):
     for scale, zero_point in product(NO_SCALES, NO_ZERO_POINTS):
         s = torch.tensor(scale, device=device)
         z = torch.tensor(zero_point, dtype=torch.int32, device=device)
-        for mode in ("onnx", "affine"):
+        for mode in cases.MODES:
             assert ops.quantize(x, s, z, dtype=dtype, mode=mode).shape == x.shape
+            assert ops.fake_quantize(x, s, z, dtype=dtype, mode=mode).shape == x.shape
+            assert ops.fake_quantize_mask(x, s, z, dtype=dtype, mode=mode).dtype == torch.bool
         assert ops.dequantize(a, s, z).shape == a.shape
         zero_points = {"a_zero_point": z, "b_zero_point": z}
         wrong = {"a_sum": z.expand(4, 1), "b_sum": z.expand(1, 4)}

@@ -51,6 +51,8 @@ CALLS = (
     ("quantize", (normal(4, 6), one()), {}),
     ("quantize", (normal(4, 6).t(), scales(6, 1), zero_points(6, 1)), {"dtype": torch.uint8, "q_max": 9}),
     ("quantize", (normal(2, 3, 8, dtype=torch.bfloat16)[..., ::2], scales(1, 3, 2)), {"mode": "affine"}),
+    ("quantize", (normal(4, 6), scales(4, 1)), {"mode": "reciprocal"}),
+    ("quantize", (normal(4, 6).t(), scales(6, 1), zero_points(6, 1)), {"mode": "stochastic", "seed": 2**40}),
     ("dynamic_quantize", (normal(4, 6), [4, 1]), {}),
     ("dynamic_quantize", (normal(4, 6), [1, 1]), {"symmetric": False, "return_row_sum": True}),
     ("dynamic_quantize", (normal(2, 4, 6).transpose(0, 2), [6, 4, 1]), {"dtype": torch.uint8, "symmetric": False}),
@@ -81,6 +83,10 @@ CALLS = (
     ("requantize", (products(4), one(), scales(1, 4), one()), {}),
     ("dequantize", (codes(4, 6), one()), {"dtype": torch.bfloat16}),
     ("dequantize", (codes(4, 6).t(), scales(3, 2), zero_points(3, 2)), {}),
+    ("fake_quantize", (normal(4, 6), one()), {}),
+    ("fake_quantize", (normal(4, 6).requires_grad_(), one(0.01)), {"mode": "stochastic", "seed": 3}),
+    ("fake_quantize", (normal(4, 6, dtype=torch.float16).t().requires_grad_(), scales(6, 1), zero_points(6, 1)), {}),
+    ("fake_quantize_mask", (normal(4, 6, dtype=torch.bfloat16), one(0.01)), {"mode": "affine", "q_min": 3}),
     ("int8_linear", (normal(3, 4), *linear_layer(5, 4)), {}),
     ("int8_linear", (normal(4), *linear_layer(5, 4)), {"symmetric": False, "dtype": torch.bfloat16}),
     ("int8_linear", (normal(2, 3, 4, dtype=torch.float16), codes(5, 4), one()), {"weight_sum": zero_points(5, 1)}),
@@ -89,7 +95,11 @@ CALLS = (
 
 def on(device, arguments):
     """The same arguments elsewhere, with the same strides where they are dense."""
-    return torch.utils._pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), arguments)
+
+    def moved(tensor):
+        return tensor.detach().to(device).requires_grad_(tensor.requires_grad)
+
+    return torch.utils._pytree.tree_map_only(torch.Tensor, moved, arguments)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -137,6 +147,8 @@ def test_elementwise_layouts(shape, scale_shape, device):
             assert_fake_is_true("quantize", (view, scale), dtype=torch.uint8)
             assert_fake_is_true("dynamic_quantize", (view, whole_shape), return_row_sum=x.dim() > 0)
             assert_fake_is_true("dequantize", (view.to(torch.int8), scale), dtype=torch.float16)
+            assert_fake_is_true("fake_quantize", (view.to(torch.bfloat16), scale))
+            assert_fake_is_true("fake_quantize_mask", (view, scale))
         else:
             assert_fake_is_true("quantize", (view, torch.ones((), device=device)))
 

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 import quaver
 from quaver import draw, library, reference
 from tests import source_tree
-from tests.cases import normal
+from tests.cases import MODES, normal
 
 ROOT = Path(__file__).parent.parent
 CSRC = ROOT / "csrc"
@@ -84,7 +84,7 @@ def is_cuda(name):
 
 
 TORCH_FREE = ("csrc/cuda/*.cu", "csrc/cuda/*.cuh", "csrc/cuda/*.h", "csrc/cpu/kernels/*.h")
-TORCH_FREE += tuple(f"csrc/{name}.h" for name in ("arguments", "arith", "layout", "matmul_problem", "types"))
+TORCH_FREE += tuple(f"csrc/{name}.h" for name in ("arguments", "arith", "layout", "matmul_problem", "philox", "types"))
 
 
 def is_shared_header(path):
@@ -150,7 +150,7 @@ def test_modules_know_whom_they_may(path):
 
 
 def test_the_reference_knows_nothing_but_torch():
-    assert {name.split(".")[0] for name in imported(PACKAGE / "reference.py")} == {"torch", "quaver"}
+    assert {name.split(".")[0] for name in imported(PACKAGE / "reference.py")} == {"math", "torch", "quaver"}
     assert "torch.ops" not in (PACKAGE / "reference.py").read_text()
 
 
@@ -200,6 +200,7 @@ def test_every_list_has_the_ops_in_one_order(where, names):
         ("csrc/cuda/launch.h", r"\blaunch_(\w+)\("),
         ("csrc/cpu/matmul.cpp", r'm\.impl\("(\w+)"'),
         ("csrc/cpu/ops.h", r"\b(\w+)_cpu\("),
+        ("csrc/cpu/fake_quantize.cpp", r'm\.impl\("(\w+)"'),
     ],
 )
 def test_parts_of_the_list_keep_its_order(where, pattern):
@@ -241,9 +242,9 @@ def test_the_reference_divides_by_float32_tensors():
     with WatchDivisions() as divisions:
         for symmetric in (True, False):
             scale, zero_point = reference.choose_qparams(x, [4, 1], symmetric=symmetric)
-            for mode in ("onnx", "affine"):
-                reference.quantize(x, scale, zero_point, mode=mode)
-    assert divisions.count == 9  # 1 + 4 for parameters, 4 for codes
+            for mode in MODES:
+                reference.fake_quantize(x, scale, zero_point, mode=mode)
+    assert divisions.count == 13  # 1 + 4 for parameters, 8 for codes
 
 
 # Texts

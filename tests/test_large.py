@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import quaver
+from tests import oracle
 from tests.cases import assert_bits
 
 pytestmark = pytest.mark.deep
@@ -28,6 +29,16 @@ def test_quantize_and_dequantize(x):
     assert same_everywhere(q, 7)
     real = quaver.dequantize(q, torch.tensor(0.5), torch.tensor(4), dtype=torch.bfloat16)
     assert same_everywhere(real, 1.5)
+
+
+def test_random_numbers_of_late_elements(x):
+    """1.5 is three quarters of the way to 2."""
+    q = quaver.quantize(x, torch.tensor(2.0), mode="stochastic", seed=3)
+    late = [oracle.uniform(i, 3) for i in range(BEYOND - 50, BEYOND)]
+    assert q[-50:].tolist() == [oracle.quantize(1.5, 2.0, 0, -128, 127, "stochastic", drawn) for drawn in late]
+    y = quaver.fake_quantize(x, torch.tensor(2.0), mode="stochastic", seed=3)
+    assert_bits(y[-50:], q[-50:].to(torch.bfloat16) * 2)
+    assert quaver.fake_quantize_mask(x, torch.tensor(2.0)).all()
 
 
 def test_a_long_row_of_its_own_kind():

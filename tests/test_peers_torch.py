@@ -3,8 +3,9 @@
 torch multiplies by 1 / scale where ONNX and quaver divide. By powers of two both are exact, and the codes are equal. By
 other scales they differ by at most one code, and only where a tie lies within the roundings: u = 2^-24 of the quotient
 in a division, 2u in a product with a reciprocal. Some of torch's functions add the zero point before they round, which
-is quaver's mode "affine", and some after it, which is the default; quantize_per_tensor and _per_channel do one or the
-other by how torch was built. NaN, of which each does something else, is left out.
+is quaver's mode "affine", and some after it, which is the default, or with torch's own product the mode "reciprocal";
+quantize_per_tensor and _per_channel do one or the other by how torch was built. NaN, of which each does something
+else, is left out.
 """
 
 import pytest
@@ -13,7 +14,7 @@ from torch.ao.quantization.fx import _decomposed  # noqa: F401 - defines torch.o
 
 import quaver
 from quaver import PerTensor, PerToken
-from tests.cases import CODE_DTYPES, DEVICES, EDGE_VALUES, assert_bits, codes, normal, scales
+from tests.cases import CODE_DTYPES, DEVICES, EDGE_VALUES, FLOAT_DTYPES, assert_bits, codes, normal, scales
 from tests.test_peers_onnx import exact_weight, from_a_tie
 
 decomposed = torch.ops.quantized_decomposed
@@ -158,6 +159,62 @@ def test_codes_by_other_scales(peer, dtype):
             assert (from_a_tie(steps) <= 3 * 2.0**-24 * rounded)[differs].all()
             differing += differs.sum().item()
     assert differing > 0
+
+
+# Mode "reciprocal": the same bits by every scale whose reciprocal is finite.
+
+EVERY_SCALE = (*POWERS_OF_TWO, *OTHER_SCALES, 3e-39, 1.17549435e-38, 3.4028235e38 / 4)
+for_each_float = pytest.mark.parametrize("float_dtype", FLOAT_DTYPES, ids=str)
+
+
+def rows_and_parameters(float_dtype, dtype):
+    """(x of four rows, scales, zero points), scales and zero points for each row."""
+    for scale in EVERY_SCALE:
+        for s, z in parameters(torch.Size((4, 1)), torch.tensor(scale), dtype):
+            x = hard_to_round(s)  # NaN where the largest scales' multiples overflow
+            yield x.where(~x.isnan(), 0).to(float_dtype), s, z
+
+
+@pytest.mark.parametrize("dtype", CODE_DTYPES)
+@for_each_float
+def test_reciprocal(float_dtype, dtype):
+    differing = 0
+    for x, s, z in rows_and_parameters(float_dtype, dtype):
+        ours = quaver.quantize(x, s, z, dtype=dtype, mode="reciprocal")
+        assert_bits(ours, decomposed.quantize_per_channel(x, s[:, 0], z[:, 0], 0, *limits(dtype), dtype))
+        differing += (ours != quaver.quantize(x, s, z, dtype=dtype)).sum().item()
+        for row in range(4):
+            theirs = decomposed.quantize_per_tensor(x, s[row].item(), z[row].item(), *limits(dtype), dtype)
+            assert_bits(quaver.quantize(x, s[row], z[row], dtype=dtype, mode="reciprocal"), theirs)
+    assert differing > 0 or float_dtype != torch.float32  # from division
+
+
+def with_gradient(function, x, *arguments, **options):
+    """The result, and its gradient under positive ones: torch multiplies, and gives -0 where a negative one stops."""
+    x = x.clone().requires_grad_()
+    y = function(x, *arguments, **options)
+    return y, *torch.autograd.grad(y, x, normal(*x.shape, dtype=x.dtype).abs())
+
+
+@pytest.mark.parametrize("dtype", CODE_DTYPES)
+@for_each_float
+def test_fake_quantize_and_its_gradient(float_dtype, dtype):
+    """Up to 2^62 steps: beyond, torch converts to int64 without saturating."""
+    low, high = limits(dtype)
+    options = {"dtype": dtype, "mode": "reciprocal"}
+    stopped = 0
+    for x, s, z in rows_and_parameters(float_dtype, dtype):
+        x = torch.where((x.double() / s.double()).abs() < 2**62, x, 0)
+        ours = with_gradient(quaver.fake_quantize, x, s, z, **options)
+        theirs = with_gradient(torch.fake_quantize_per_channel_affine, x, s[:, 0], z[:, 0], 0, low, high)
+        for our, their in zip(ours, theirs, strict=True):
+            assert_bits(our, their)
+        stopped += (ours[1] == 0).sum().item()
+        ours = with_gradient(quaver.fake_quantize, x, s[1], z[1], q_min=low + 5, q_max=high - 1, **options)
+        theirs = with_gradient(torch.fake_quantize_per_tensor_affine, x, s[1, 0], z[1, 0], low + 5, high - 1)
+        for our, their in zip(ours, theirs, strict=True):
+            assert_bits(our, their)
+    assert stopped > 0
 
 
 # What the codes stand for.

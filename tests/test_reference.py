@@ -14,11 +14,9 @@ import torch
 
 from quaver import reference
 from tests import oracle
-from tests.cases import CODE_DTYPES, DEVICES, EDGE_SCALES, EDGE_VALUES, codes, zero_points
+from tests.cases import CODE_DTYPES, DEVICES, EDGE_SCALES, EDGE_VALUES, MODES, codes, zero_points
 
 FORMATS = {torch.float32: oracle.FLOAT32, torch.float16: oracle.FLOAT16, torch.bfloat16: oracle.BFLOAT16}
-MODES = ("onnx", "affine")
-
 LARGEST = oracle.rounded(Fraction(2) ** 128 - Fraction(2) ** 104)
 SCALES = [oracle.rounded(Fraction(scale)) for scale in EDGE_SCALES]
 EDGES = EDGE_VALUES.tolist()
@@ -123,21 +121,28 @@ def test_choose_qparams(device, symmetric, code_dtype, q_min, q_max, eps):
 
 
 def check_quantize(rows, scales, zero_points, dtype, code_dtype, mode, device):
-    """One row of x for each scale and zero point."""
+    """One row of x for each scale and zero point: quantize, and with its codes (9)."""
     limits = torch.iinfo(code_dtype)
-    actual = reference.quantize(
+    seed = -(2**40) - len(rows)
+    arguments = [
         torch.tensor(rows, dtype=dtype, device=device),
         torch.tensor(scales, device=device)[:, None],
         torch.tensor(zero_points, dtype=torch.int32, device=device)[:, None],
-        dtype=code_dtype,
-        mode=mode,
-    )
-    expected = [
-        oracle.quantize(x, scale, zero_point, limits.min, limits.max, mode)
-        for row, scale, zero_point in zip(rows, scales, zero_points, strict=True)
-        for x in row
     ]
-    assert_exact(actual, expected, code_dtype)
+    options = {"dtype": code_dtype, "mode": mode, "seed": seed}
+    of_rows = [[scale, zero] for row, scale, zero in zip(rows, scales, zero_points, strict=True) for _ in row]
+    xs = [x for row in rows for x in row]
+    drawn = [oracle.uniform(i, seed) if mode == "stochastic" else None for i in range(len(xs))]
+    expected = [
+        oracle.quantize(x, *of_row, limits.min, limits.max, mode, u)
+        for x, of_row, u in zip(xs, of_rows, drawn, strict=True)
+    ]
+    assert_exact(reference.quantize(*arguments, **options), expected, code_dtype)
+    real = [oracle.dequantize(code, *of_row, FORMATS[dtype]) for code, of_row in zip(expected, of_rows, strict=True)]
+    assert_exact(reference.fake_quantize(*arguments, **options), real, dtype)
+    unclamped = [oracle.unclamped_code(x, *of_row, mode, u) for x, of_row, u in zip(xs, of_rows, drawn, strict=True)]
+    within = [code is not None and limits.min <= code <= limits.max for code in unclamped]
+    assert_exact(reference.fake_quantize_mask(*arguments, **options), within, torch.bool)
 
 
 @on_each_device

@@ -12,7 +12,15 @@ ACCESSES = {"sectors_over_ideal": 1.05, "wavefronts_over_ideal": 1.05}
 # Every element is read once and written once by the ops that memory bounds; a product reads its tiles again.
 BYTES = "bytes_over_compulsory"
 MOST_BYTES = 1.02
-BOUND_BY_MEMORY = ("choose_qparams", "quantize", "dynamic_quantize", "requantize", "dequantize")
+BOUND_BY_MEMORY = (
+    "choose_qparams",
+    "quantize",
+    "dynamic_quantize",
+    "requantize",
+    "dequantize",
+    "fake_quantize",
+    "fake_quantize_mask",
+)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What is counted: every op on the shapes, types, granularities and layouts that choose between its kernels."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -99,6 +100,11 @@ def quantize_call(dtype, shape, scale_shape, layout):
     return Call("quantize", args, {}, (x,), (0,), x.numel())
 
 
+def in_mode(op, mode, dtype, shape, scale_shape, layout):
+    call = quantize_call(dtype, shape, scale_shape, layout)
+    return Call(op, call.args, {"mode": mode}, call.data, call.data_results, call.elements)
+
+
 def dequantize_call(dtype, shape, scale_shape, layout):
     q = codes(*shape)
     q = layout(q) if layout else q
@@ -148,6 +154,10 @@ def linear_call(dtype, mnk, symmetric):
     return Call("int8_linear", args, {"symmetric": symmetric}, (x, weight), (0,), m * n * k)
 
 
+def renamed(table, mode):
+    return tuple((f"{what}, {mode}", *rest) for what, *rest in table)
+
+
 def all_cases():
     """In the order of the data's way. float16 takes bfloat16's ways, at its width, and is counted once for each op."""
     cases = []
@@ -162,6 +172,7 @@ def all_cases():
 
     add_each("choose_qparams", choose_qparams_call, REDUCTIONS)
     add_each("quantize", quantize_call, ELEMENTWISE)
+    add_each("quantize", partial(in_mode, "quantize", "stochastic"), renamed(ELEMENTWISE[:3], "stochastic"))
     for dtype in FLOAT_DTYPES:
         for shape in COLUMNS if dtype != torch.float16 else COLUMNS[:1]:
             args = (dynamic_quantize_call, dtype, shape)
@@ -178,6 +189,9 @@ def all_cases():
         for what, shape, per_row, layout in REQUANTIZED:
             add("requantize", torch.int32, shape, f"{mode}, {what}", requantize_call, shape, per_row, layout, mode)
     add_each("dequantize", dequantize_call, ELEMENTWISE)
+    add_each("fake_quantize", partial(in_mode, "fake_quantize", "onnx"), ELEMENTWISE[:7])
+    add_each("fake_quantize", partial(in_mode, "fake_quantize", "stochastic"), renamed(ELEMENTWISE[:3], "stochastic"))
+    add_each("fake_quantize_mask", partial(in_mode, "fake_quantize_mask", "onnx"), ELEMENTWISE[:3])
     for symmetric in (True, False):
         what = "symmetric" if symmetric else "asymmetric"
         add("int8_linear", torch.bfloat16, PRODUCTS[0], what, linear_call, torch.bfloat16, PRODUCTS[0], symmetric)

@@ -29,4 +29,7 @@ int64_t sum_codes_scratch(const SumArguments& arguments);
 
 [[nodiscard]] cudaError_t launch_dequantize(const DequantizeArguments& arguments, cudaStream_t stream);
 
+[[nodiscard]] cudaError_t launch_fake_quantize(const FakeQuantizeArguments& arguments, cudaStream_t stream);
+[[nodiscard]] cudaError_t launch_fake_quantize_mask(const FakeQuantizeArguments& arguments, cudaStream_t stream);
+
 }  // namespace quaver

@@ -1,7 +1,9 @@
 // quantize.cu: quantize on CUDA: x to q of one shape with the parameters of its blocks. Bound by memory: one read of x
-// and one write of q for each element.
+// and one write of q for each element. Only the mode "stochastic", with ten rounds of Philox for four elements, has
+// about as much to compute.
 #include "elementwise.cuh"
 #include "launch.h"
+#include "numbered.cuh"
 #include "quotient.cuh"
 
 namespace quaver {
@@ -94,14 +96,41 @@ cudaError_t launch(const QuantizeArguments& arguments, cudaStream_t stream) {
                                });
 }
 
+// x, q: device, any strides; elements have numbers
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    quantize_stochastic_kernel(const NumberedPlan plan, const T* __restrict__ x, uint8_t* __restrict__ q,
+                               const CodeRange range, const int64_t seed) {
+  for_each_numbered(plan, x, q, true, seed, [=](float value, float scale, int32_t zero, float uniform) {
+    return static_cast<uint8_t>(quantize(value, scale, zero, range, QuantizeMode::kStochastic, uniform));
+  });
+}
+
+template <class T>
+cudaError_t launch_stochastic(const QuantizeArguments& arguments, cudaStream_t stream) {
+  const NumberedPlan plan(arguments.nest, kWidest<T>, arguments.scale, arguments.zero_point);
+  quantize_stochastic_kernel<<<plan.blocks(), kThreads, 0, stream>>>(
+      plan, static_cast<const T*>(arguments.x), static_cast<uint8_t*>(arguments.q), arguments.range, arguments.seed);
+  return cudaGetLastError();
+}
+
 }  // namespace
 
 cudaError_t launch_quantize(const QuantizeArguments& arguments, cudaStream_t stream) {
   if (arguments.nest.numel() == 0) return cudaSuccess;
   return with_type(arguments.x_type, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    return arguments.mode == QuantizeMode::kAffine ? launch<QuantizeMode::kAffine, T>(arguments, stream)
-                                                   : launch<QuantizeMode::kOnnx, T>(arguments, stream);
+    switch (arguments.mode) {
+      case QuantizeMode::kOnnx:
+        return launch<QuantizeMode::kOnnx, T>(arguments, stream);
+      case QuantizeMode::kAffine:
+        return launch<QuantizeMode::kAffine, T>(arguments, stream);
+      case QuantizeMode::kReciprocal:
+        return launch<QuantizeMode::kReciprocal, T>(arguments, stream);
+      case QuantizeMode::kStochastic:
+        return launch_stochastic<T>(arguments, stream);
+    }
+    return cudaErrorInvalidValue;
   });
 }
 

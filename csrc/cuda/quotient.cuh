@@ -62,4 +62,27 @@ struct SharedScale {
   }
 };
 
+// A product with 1 / s is the mode's own definition: nothing to make up for.
+template <>
+struct SharedScale<QuantizeMode::kReciprocal> {
+  float reciprocal;
+  float lowest;  // the products whose codes are the range's ends
+  float highest;
+  int32_t zero;
+
+  SharedScale() = default;
+  __device__ __forceinline__ SharedScale(float scale, int32_t zero, CodeRange range)
+      : reciprocal(divide(1.0f, scale)),
+        lowest(static_cast<float>(wrapping_subtract(range.q_min, zero))),
+        highest(static_cast<float>(wrapping_subtract(range.q_max, zero))),
+        zero(zero) {}
+
+  // ARITHMETIC.md (2). The product is NaN for x = 0, too, where 1 / s is infinite.
+  __device__ __forceinline__ int32_t code(float x) const {
+    const float product = multiply(x, reciprocal);
+    const float cut = smaller(larger(is_nan(product) ? 0.0f : product, lowest), highest);
+    return wrapping_add(round_half_even(cut), zero);
+  }
+};
+
 }  // namespace quaver

@@ -50,10 +50,10 @@ std::tuple<Tensor, Tensor> choose_qparams_cuda(const Tensor& x, Shape scale_shap
 }
 
 Tensor quantize_cuda(const Tensor& x, const Tensor& scale, OptionalTensor zero_point, std::optional<int64_t> q_min,
-                     std::optional<int64_t> q_max, ScalarType dtype, std::string mode, int64_t /*seed*/) {
+                     std::optional<int64_t> q_max, ScalarType dtype, std::string mode, int64_t seed) {
   const DeviceGuard guard(device_index(x));
   Tensor q;
-  const QuantizeArguments arguments = prepare_quantize(x, scale, zero_point, q_min, q_max, dtype, mode, q);
+  const QuantizeArguments arguments = prepare_quantize(x, scale, zero_point, q_min, q_max, dtype, mode, seed, q);
   check_launch("quantize", launch_quantize(arguments, stream_of(x)));
   return q;
 }
@@ -155,6 +155,29 @@ Tensor dequantize_cuda(const Tensor& q, const Tensor& scale, OptionalTensor zero
   return x;
 }
 
+Tensor fake_quantize_cuda(const Tensor& x, const Tensor& scale, OptionalTensor zero_point, std::optional<int64_t> q_min,
+                          std::optional<int64_t> q_max, ScalarType dtype, std::string mode, int64_t seed) {
+  constexpr const char* kOp = "fake_quantize";
+  const DeviceGuard guard(device_index(x));
+  Tensor y;
+  const FakeQuantizeArguments arguments =
+      prepare_fake_quantize(kOp, x, scale, zero_point, q_min, q_max, dtype, mode, seed, x.scalar_type(), y);
+  check_launch(kOp, launch_fake_quantize(arguments, stream_of(x)));
+  return y;
+}
+
+Tensor fake_quantize_mask_cuda(const Tensor& x, const Tensor& scale, OptionalTensor zero_point,
+                               std::optional<int64_t> q_min, std::optional<int64_t> q_max, ScalarType dtype,
+                               std::string mode, int64_t seed) {
+  constexpr const char* kOp = "fake_quantize_mask";
+  const DeviceGuard guard(device_index(x));
+  Tensor mask;
+  const FakeQuantizeArguments arguments =
+      prepare_fake_quantize(kOp, x, scale, zero_point, q_min, q_max, dtype, mode, seed, ScalarType::Bool, mask);
+  check_launch(kOp, launch_fake_quantize_mask(arguments, stream_of(x)));
+  return mask;
+}
+
 Tensor int8_linear_cuda(const Tensor& x, const Tensor& weight_q, const Tensor& weight_scale, OptionalTensor bias,
                         OptionalTensor weight_sum, bool symmetric, std::optional<ScalarType> dtype) {
   const LinearArguments linear = prepare_linear(x, weight_q, weight_scale, bias, weight_sum, symmetric, dtype);
@@ -179,6 +202,8 @@ STABLE_TORCH_LIBRARY_IMPL(quaver, CUDA, m) {
   m.impl("int8_matmul_requantize", TORCH_BOX(&quaver::int8_matmul_requantize_cuda));
   m.impl("requantize", TORCH_BOX(&quaver::requantize_cuda));
   m.impl("dequantize", TORCH_BOX(&quaver::dequantize_cuda));
+  m.impl("fake_quantize", TORCH_BOX(&quaver::fake_quantize_cuda));
+  m.impl("fake_quantize_mask", TORCH_BOX(&quaver::fake_quantize_mask_cuda));
   m.impl("int8_linear", TORCH_BOX(&quaver::int8_linear_cuda));
 }
 

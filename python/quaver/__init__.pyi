@@ -87,6 +87,30 @@ def dynamic_quantize(
     eps: float | None = None,
     return_row_sum: Literal[True],
 ) -> tuple[Tensor, QuantizationParams, Tensor]: ...
+def fake_quantize(
+    x: Tensor,
+    scale: _Scale,
+    zero_point: Tensor | None = None,
+    *,
+    q_min: int | None = None,
+    q_max: int | None = None,
+    dtype: torch.dtype = ...,
+    mode: str = "onnx",
+    seed: int = 0,
+    check: bool = False,
+) -> Tensor: ...
+def fake_quantize_mask(
+    x: Tensor,
+    scale: _Scale,
+    zero_point: Tensor | None = None,
+    *,
+    q_min: int | None = None,
+    q_max: int | None = None,
+    dtype: torch.dtype = ...,
+    mode: str = "onnx",
+    seed: int = 0,
+    check: bool = False,
+) -> Tensor: ...
 def int8_linear(
     x: Tensor,
     weight_q: Tensor,

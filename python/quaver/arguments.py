@@ -5,16 +5,32 @@ Tensors are refused by the ops themselves (csrc/checks.h); the words here have t
 
 import torch
 
-from quaver.qparams import PerChannel, PerGroup, PerTensor, PerToken, QuantizationParams, full_range, qparams_range
+from quaver.qparams import (
+    MODES,
+    PerChannel,
+    PerGroup,
+    PerTensor,
+    PerToken,
+    QuantizationParams,
+    full_range,
+    in_words,
+    qparams_range,
+)
+
+
+def tensor_of(op, name, value):
+    """A tensor, or that of QuantizationParams where these may stand for a scale."""
+    tensor = value.scale if isinstance(value, QuantizationParams) and name.endswith("scale") else value
+    if not isinstance(tensor, torch.Tensor):
+        wanted = "a tensor or QuantizationParams" if name.endswith("scale") else "a tensor"
+        raise TypeError(f"quaver::{op}: {name} must be {wanted}, got {type(value).__name__}")
+    return tensor
 
 
 def check_tensors(op, **values):
     """Tensors (or, for scales, QuantizationParams) that do not ask for a gradient."""
     for name, value in values.items():
-        tensor = value.scale if isinstance(value, QuantizationParams) and name.endswith("scale") else value
-        if not isinstance(tensor, torch.Tensor):
-            wanted = "a tensor or QuantizationParams" if name.endswith("scale") else "a tensor"
-            raise TypeError(f"quaver::{op}: {name} must be {wanted}, got {type(value).__name__}")
+        tensor = tensor_of(op, name, value)
         if tensor.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(
                 f"quaver::{op}: {name} requires grad, but rounding has no gradient here; "
@@ -87,6 +103,15 @@ def aimed_range(op, dtype, symmetric, q_min, q_max):
     return q_min, q_max
 
 
+def check_mode(op, mode, seed):
+    if mode not in MODES:
+        raise ValueError(f"quaver::{op}: mode must be {in_words(MODES)}, got {mode!r}")
+    if not isinstance(seed, (int, torch.SymInt)) or isinstance(seed, bool):
+        raise TypeError(f"quaver::{op}: seed must be an int, got {type(seed).__name__}")
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"quaver::{op}: seed must fit int64, got {seed}")
+
+
 def checked_eps(op, eps):
     if eps is None:
         return None
@@ -120,6 +145,17 @@ def with_range(op, scale, zero_point, q_min, q_max, prefix=""):
             f"quaver::{op}: q_min and q_max must not be given beside QuantizationParams, which bring their own"
         )
     return scale, zero_point, params.q_min, params.q_max
+
+
+def quantize_arguments(op, scale, zero_point, *, q_min, q_max, dtype, mode, seed, check):
+    """Scale and zero point as the ops take them, and the options of quantize and its kin."""
+    check_tensors(op, scale=scale)
+    scale, zero_point, q_min, q_max = with_range(op, scale, zero_point, q_min, q_max)
+    q_min, q_max = code_range(op, dtype, q_min, q_max)
+    check_mode(op, mode, seed)
+    if check:
+        check_values(op, "", scale, zero_point, q_min, q_max)
+    return scale, zero_point, {"q_min": q_min, "q_max": q_max, "dtype": dtype, "mode": mode, "seed": seed}
 
 
 def row_parameters(op, scale, zero_point):

@@ -12,7 +12,7 @@ import math
 
 import torch
 
-from quaver.qparams import full_range
+from quaver.qparams import MODES, full_range
 
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 CODE_DTYPES = (torch.int8, torch.uint8)
@@ -46,6 +46,10 @@ class Draw:
 
     def generator(self):
         return torch.Generator().manual_seed(self.random.randrange(2**32))
+
+    def seed(self):
+        """Any int64."""
+        return self.random.randrange(-(2**63), 2**63)
 
     # Shapes
 
@@ -244,7 +248,7 @@ def _quantize(draw):
     span = draw.range_of_codes(low, high)
     x = draw.floats(draw.shape())
     parameters = draw.parameters(list(x.shape), span.get("q_min", low), span.get("q_max", high))
-    return {"x": x, **parameters, **span, "dtype": dtype, "mode": draw.one_of("onnx", "affine")}
+    return {"x": x, **parameters, **span, "dtype": dtype, "mode": draw.one_of(*MODES), "seed": draw.seed()}
 
 
 def _dynamic_quantize(draw):
@@ -299,5 +303,7 @@ CALLS = {
     "int8_matmul_requantize": _int8_matmul_requantize,
     "requantize": _requantize,
     "dequantize": _dequantize,
+    "fake_quantize": _quantize,
+    "fake_quantize_mask": _quantize,
     "int8_linear": _int8_linear,
 }

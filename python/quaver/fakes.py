@@ -1,11 +1,11 @@
-"""What the compiler knows of each op: the shape, dtype and strides of its results, and its refusals.
+"""What the compiler knows of each op: the shape, dtype and strides of its results, its refusals, its gradient.
 
 The words of the refusals are those of csrc/checks.h; the tests hold the two together.
 """
 
 import torch
 
-from quaver.qparams import full_range, qparams_range
+from quaver.qparams import MODES, full_range, in_words, qparams_range
 
 MAX_RANK = 6
 LARGEST_INT32 = 2**31 - 1
@@ -151,7 +151,15 @@ def _check_eps(op, eps):
 
 
 def _check_mode(op, mode):
-    _check(mode in ("onnx", "affine"), op, lambda: f"mode must be 'onnx' or 'affine', got '{mode}'")
+    _check(mode in MODES, op, lambda: f"mode must be {in_words(MODES)}, got '{mode}'")
+
+
+def _check_quantize(op, x, scale, zero_point, q_min, q_max, dtype, mode):
+    _check_float(op, "x", x)
+    _check_scale(op, "x", x, scale, zero_point)
+    _check_code_type(op, "dtype", dtype)
+    _check_range(op, dtype, q_min, q_max)
+    _check_mode(op, mode)
 
 
 def _check_requantize_mode(op, mode):
@@ -281,12 +289,7 @@ def choose_qparams(x, scale_shape, *, symmetric=True, dtype=torch.int8, q_min=No
 
 @torch.library.register_fake("quaver::quantize")
 def quantize(x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0):
-    op = "quantize"
-    _check_float(op, "x", x)
-    _check_scale(op, "x", x, scale, zero_point)
-    _check_code_type(op, "dtype", dtype)
-    _check_range(op, dtype, q_min, q_max)
-    _check_mode(op, mode)
+    _check_quantize("quantize", x, scale, zero_point, q_min, q_max, dtype, mode)
     return torch.empty_like(x, dtype=dtype)
 
 
@@ -395,6 +398,18 @@ def dequantize(q, scale, zero_point=None, *, dtype=torch.float32):
     return torch.empty_like(q, dtype=dtype)
 
 
+@torch.library.register_fake("quaver::fake_quantize")
+def fake_quantize(x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0):
+    _check_quantize("fake_quantize", x, scale, zero_point, q_min, q_max, dtype, mode)
+    return torch.empty_like(x)
+
+
+@torch.library.register_fake("quaver::fake_quantize_mask")
+def fake_quantize_mask(x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0):
+    _check_quantize("fake_quantize_mask", x, scale, zero_point, q_min, q_max, dtype, mode)
+    return torch.empty_like(x, dtype=torch.bool)
+
+
 @torch.library.register_fake("quaver::int8_linear")
 def int8_linear(x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, dtype=None):
     op = "int8_linear"
@@ -426,3 +441,21 @@ def int8_linear(x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmet
     dtype = x.dtype if dtype is None else dtype
     _check_float_type(op, "dtype", dtype)
     return x.new_empty((*x.shape[:-1], n), dtype=dtype)
+
+
+# The one gradient: fake_quantize's to x, ARITHMETIC.md (9). The backward is linear in its own argument and made of ops
+# that differentiate, so it can be differentiated in turn.
+
+
+def _keep_for_backward(ctx, inputs, keyword_only_inputs, output):
+    ctx.save_for_backward(*inputs)
+    ctx.options = keyword_only_inputs
+
+
+def _fake_quantize_backward(ctx, grad):
+    x, scale, zero_point = ctx.saved_tensors
+    mask = torch.ops.quaver.fake_quantize_mask(x.detach(), scale, zero_point, **ctx.options)
+    return torch.where(mask, grad, 0), None, None
+
+
+torch.library.register_autograd("quaver::fake_quantize", _fake_quantize_backward, setup_context=_keep_for_backward)

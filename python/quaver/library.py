@@ -21,6 +21,8 @@ OPS = (
     "int8_matmul_requantize",
     "requantize",
     "dequantize",
+    "fake_quantize",
+    "fake_quantize_mask",
     "int8_linear",
 )
 

@@ -20,9 +20,11 @@ from quaver.arguments import (
     column_parameters,
     full_range_of,
     int32,
+    quantize_arguments,
     refuse_split_k,
     row_parameters,
     scale_shape,
+    tensor_of,
     widened,
     with_range,
 )
@@ -86,9 +88,16 @@ def quantize(x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.i
         zero_point: int32 (int8, uint8 and int64 are converted) in scale's shape; None means 0.
         q_min, q_max: the codes to use, by default all of the dtype's.
         dtype: torch.int8 or torch.uint8.
-        mode: "onnx", as above, or "affine": clamp(round(x / scale + zero_point), q_min, q_max), which rounds other
-            ties and is the formula of the source notebooks.
-        seed: for modes that draw random numbers; there are none yet.
+        mode: "onnx", as above;
+            "affine": clamp(round(x / scale + zero_point), q_min, q_max), which rounds other ties and is the formula of
+            the source notebooks;
+            "reciprocal": clamp(round(x * (1 / scale)) + zero_point, q_min, q_max), which is that of
+            torch.ops.quantized_decomposed and torch.fake_quantize_per_tensor_affine;
+            "stochastic": x / scale goes to the integer above it with the probability of what it has beyond the one
+            below, so that errors are 0 on average; what is an integer stays.
+        seed: of the mode "stochastic", an int64: element i, counted in the row-major order of x's shape, takes the
+            i-th random number of the seed (Philox4x32-10), on every backend and whatever the strides. Other modes draw
+            none.
         check: also verify that scales are positive and finite and zero points are codes, which waits for the device.
 
     Returns:
@@ -104,16 +113,15 @@ def quantize(x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.i
     >>> x = torch.tensor([-1.0, 0.25, 0.75, 100.0, float("nan")])
     >>> quaver.quantize(x, torch.tensor(0.5), torch.tensor(3))
     tensor([  1,   3,   5, 127,   3], dtype=torch.int8)
+    >>> quaver.quantize(torch.full((8,), 0.25), torch.tensor(1.0), mode="stochastic", seed=2)
+    tensor([0, 0, 0, 0, 1, 1, 0, 0], dtype=torch.int8)
     """
     op = "quantize"
-    check_tensors(op, x=x, scale=scale)
-    scale, zero_point, q_min, q_max = with_range(op, scale, zero_point, q_min, q_max)
-    q_min, q_max = code_range(op, dtype, q_min, q_max)
-    if mode not in ("onnx", "affine"):
-        raise ValueError(f"quaver::{op}: mode must be 'onnx' or 'affine', got {mode!r}")
-    if check:
-        check_values(op, "", scale, zero_point, q_min, q_max)
-    return _ops.quantize(x, scale, zero_point, q_min=q_min, q_max=q_max, dtype=dtype, mode=mode, seed=seed)
+    check_tensors(op, x=x)
+    scale, zero_point, options = quantize_arguments(
+        op, scale, zero_point, q_min=q_min, q_max=q_max, dtype=dtype, mode=mode, seed=seed, check=check
+    )
+    return _ops.quantize(x, scale, zero_point, **options)
 
 
 def dynamic_quantize(
@@ -465,6 +473,73 @@ def dequantize(q, scale, zero_point=None, *, dtype=torch.float32, check=False):
     if check:
         check_values(op, "", scale, zero_point, *full_range_of(q))
     return _ops.dequantize(q, scale, zero_point, dtype=dtype)
+
+
+def fake_quantize(
+    x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0, check=False
+):
+    """What x's codes stand for, with a gradient, equation (9): y = dequantize(quantize(x, ...), ...) in x's dtype.
+
+    For training with quantization in view. The gradient passes where the clamp leaves the code as it is:
+    dy/dx = 1 where q_min <= round(x / scale) + zero_point <= q_max, and 0 elsewhere, at NaN and at infinities.
+
+    Arguments: those of quantize. x may require grad; scale and zero_point may not, for they have no gradient here.
+    `dtype` is that of the codes, which no tensor holds.
+
+    Returns:
+        A tensor of x's shape and dtype and, where x is dense, its strides. One rounding, to even, after a float32
+        product.
+
+    Raises:
+        RuntimeError for a tensor, TypeError or ValueError for another argument that does not fit.
+
+    Source: equations (2), (3) and (9); torch.fake_quantize_per_tensor_affine, which is mode "reciprocal".
+
+    >>> import torch, quaver
+    >>> x = torch.tensor([-200.0, 0.3, 0.8, 200.0], requires_grad=True)
+    >>> y = quaver.fake_quantize(x, torch.tensor(0.5))
+    >>> y.detach()
+    tensor([-64.0000,   0.5000,   1.0000,  63.5000])
+    >>> y.sum().backward()
+    >>> x.grad
+    tensor([0., 1., 1., 0.])
+    """
+    op = "fake_quantize"
+    tensor_of(op, "x", x)
+    scale, zero_point, options = quantize_arguments(
+        op, scale, zero_point, q_min=q_min, q_max=q_max, dtype=dtype, mode=mode, seed=seed, check=check
+    )
+    return _ops.fake_quantize(x, scale, zero_point, **options)
+
+
+def fake_quantize_mask(
+    x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0, check=False
+):
+    """Where fake_quantize has a gradient, equation (9): q_min <= round(x / scale) + zero_point <= q_max.
+
+    Its mean is the share of x that a scale serves without clipping.
+
+    Arguments: those of quantize.
+
+    Returns:
+        A bool tensor of x's shape and, where x is dense, its strides; False where x is NaN or infinite.
+
+    Raises:
+        RuntimeError for a tensor, TypeError or ValueError for another argument that does not fit.
+
+    Source: equation (9); the mask of torch.fake_quantize_per_tensor_affine_cachemask.
+
+    >>> import torch, quaver
+    >>> x = torch.tensor([63.5, 63.7, 63.8, float("nan")])
+    >>> quaver.fake_quantize_mask(x, torch.tensor(0.5))
+    tensor([ True,  True, False, False])
+    """
+    op = "fake_quantize_mask"
+    check_tensors(op, x=x)
+    scale, zero_point, options = quantize_arguments(
+        op, scale, zero_point, q_min=q_min, q_max=q_max, dtype=dtype, mode=mode, seed=seed, check=check
+    )
+    return _ops.fake_quantize_mask(x, scale, zero_point, **options)
 
 
 def int8_linear(x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, dtype=None, check=False):

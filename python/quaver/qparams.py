@@ -8,6 +8,14 @@ from dataclasses import dataclass
 
 import torch
 
+MODES = ("onnx", "affine", "reciprocal", "stochastic")  # ARITHMETIC.md (2)
+
+
+def in_words(names):
+    """'a', 'b' or 'c'."""
+    *others, last = map(repr, names)
+    return f"{', '.join(others)} or {last}"
+
 
 def _check_int(granularity, name, value):
     if not isinstance(value, int) or isinstance(value, bool):

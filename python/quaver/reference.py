@@ -5,12 +5,15 @@ divide otherwise). Divisors are float32 tensors on x's device: torch divides by 
 with its reciprocal. Arguments are taken as valid; the ops and the fakes check them.
 """
 
+import math
+
 import torch
 
 from quaver.qparams import full_range, qparams_range
 
 SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
 LARGEST = torch.finfo(torch.float32).max
+WORD = 2**32 - 1
 
 
 def float32(value, x):
@@ -64,19 +67,64 @@ def choose_qparams(x, scale_shape, *, symmetric=True, dtype=torch.int8, q_min=No
     return scale, zero_point.to(torch.int32)
 
 
-def quantize(x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0):
-    """ARITHMETIC.md (2). No mode draws random numbers yet, so seed changes nothing."""
-    low, high = full_range(dtype)
-    low = low if q_min is None else q_min
-    high = high if q_max is None else q_max
-    quotient = x.to(torch.float32) / for_each_element(scale, x.shape)
-    zero = float32(0, x) if zero_point is None else for_each_element(zero_point, x.shape).to(torch.float32)
+def philox(counter, key):
+    """Philox4x32-10 (Salmon et al., SC 2011): four words of a counter and two of a key to four random words.
+
+    Words are 0..2^32 - 1 in int64. A product's upper half is what its wrapped 64 bits have above the lower half.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        first, second = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = (
+            (second >> 32) & WORD ^ c1 ^ k0,
+            second & WORD,
+            (first >> 32) & WORD ^ c3 ^ k1,
+            first & WORD,
+        )
+        k0, k1 = (k0 + 0x9E3779B9) & WORD, (k1 + 0xBB67AE85) & WORD
+    return c0, c1, c2, c3
+
+
+def uniforms(shape, seed, device):
+    """A number in [0, 1) for each element, in the row-major order of the shape: a function of seed and place."""
+    elements = math.prod(shape)
+    fours = torch.arange((elements + 3) // 4, device=device)
+    zero = torch.zeros_like(fours)
+    words = torch.stack(philox((fours & WORD, fours >> 32, zero, zero), (seed & WORD, (seed >> 32) & WORD)), 1)
+    return ((words >> 8).to(torch.float32) * 2.0**-24).flatten()[:elements].reshape(shape)
+
+
+def zero_of(zero_point, x):
+    return float32(0, x) if zero_point is None else for_each_element(zero_point, x.shape).to(torch.float32)
+
+
+def unclamped_code(x, scale, zero_point, mode, seed):
+    """ARITHMETIC.md (2) before the clamp, as float32, exact wherever the clamp does not decide; NaN where x is NaN."""
+    scale = for_each_element(scale, x.shape)
+    zero = zero_of(zero_point, x)
+    real = x.to(torch.float32)
+    if mode == "reciprocal":
+        return torch.round(real * (float32(1, x) / scale)) + zero
+    quotient = real / scale
     if mode == "affine":
-        code = torch.round(quotient + zero)
-    else:
-        code = torch.round(quotient) + zero  # exact wherever the clamp does not decide
-    code = torch.where(torch.isnan(quotient), zero, code)
-    return code.clamp(low, high).to(dtype)
+        return torch.round(quotient + zero)
+    if mode == "stochastic":
+        below = torch.floor(quotient)
+        return below + (uniforms(x.shape, seed, x.device) < quotient - below).to(torch.float32) + zero
+    return torch.round(quotient) + zero
+
+
+def code_range(dtype, q_min, q_max):
+    low, high = full_range(dtype)
+    return low if q_min is None else q_min, high if q_max is None else q_max
+
+
+def quantize(x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0):
+    """ARITHMETIC.md (2)."""
+    code = unclamped_code(x, scale, zero_point, mode, seed)
+    code = torch.where(torch.isnan(code), zero_of(zero_point, x), code)
+    return code.clamp(*code_range(dtype, q_min, q_max)).to(dtype)
 
 
 def dynamic_quantize(
@@ -233,6 +281,19 @@ def dequantize(q, scale, zero_point=None, *, dtype=torch.float32):
     if zero_point is not None:
         code = code - for_each_element(zero_point, q.shape)
     return (code.to(torch.float32) * for_each_element(scale, q.shape)).to(dtype)
+
+
+def fake_quantize(x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0):
+    """ARITHMETIC.md (9), its value."""
+    q = quantize(x, scale, zero_point, q_min=q_min, q_max=q_max, dtype=dtype, mode=mode, seed=seed)
+    return dequantize(q, scale, zero_point, dtype=x.dtype)
+
+
+def fake_quantize_mask(x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0):
+    """ARITHMETIC.md (9), where its gradient is not 0. NaN is no code: it compares with nothing."""
+    code = unclamped_code(x, scale, zero_point, mode, seed)
+    q_min, q_max = code_range(dtype, q_min, q_max)
+    return (q_min <= code) & (code <= q_max)
 
 
 def int8_linear(x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, dtype=None):

@@ -1,14 +1,16 @@
 """Calls of quantize, dequantize and dynamic_quantize: small ones that reach every branch of their kernels.
 
 Quantize is mutated in an instance for float32, whose vectors have 4 elements, and dequantize in one for bfloat16, whose
-have 8; both take them from the same templates. Other types and the other mode differ in arithmetic alone, in which
-there is nothing to mutate, and the type of codes is no part of a kernel but of its arguments. dynamic_quantize has its
-vectors for itself: it is mutated in both.
+have 8; both take them from the same templates. So are, with templates of their own, the stochastic quantize and the
+mask of fake_quantize on the one side, and fake_quantize on the other. Other types and modes differ in arithmetic alone,
+in which there is nothing to mutate, and the type of codes is no part of a kernel but of its arguments. dynamic_quantize
+has its vectors for itself: it is mutated in both.
 """
 
 import torch
 
-from tests.cases import EDGE_VALUES, codes, normal, scales, zero_points
+from quaver import reference
+from tests.cases import EDGE_VALUES, MODES, codes, normal, scales, zero_points
 
 from .cases import OpCase
 
@@ -54,9 +56,12 @@ ROWS = (1, 7, 202, 302, 402, 702, 902, 2048, 5000, 16384)
 def every_case(float_dtypes=(torch.float32, torch.bfloat16)):
     if torch.float32 in float_dtypes:
         yield from quantize_cases(torch.float32)
+        yield from numbered_cases("quantize", torch.float32, ("stochastic",))
+        yield from numbered_cases("fake_quantize_mask", torch.float32, MODES)
         yield from dynamic_cases(torch.float32)
     if torch.bfloat16 in float_dtypes:
         yield from dequantize_cases(torch.bfloat16)
+        yield from numbered_cases("fake_quantize", torch.bfloat16, MODES)
         yield from dynamic_cases(torch.bfloat16)
 
 
@@ -91,6 +96,35 @@ def dequantize_cases(dtype):
         yield OpCase("dequantize", q, scale, zero_point, dtype=dtype)
     yield OpCase("dequantize", every_second(codes(3, 600)), scales(3, 1), dtype=dtype, blocks=2)
     yield OpCase("dequantize", codes(3, 600, dtype=torch.uint8), scales(3, 1), dtype=dtype)
+
+
+def numbered_cases(op, dtype, modes):
+    """Of the kernels that take elements in the order of their numbers."""
+
+    def make(*shape):
+        return sprinkled(normal(*shape, dtype=dtype) * 9, float("nan"))
+
+    for x, scale, zero_point in operands(make):
+        yield OpCase(op, x, scale, zero_point, mode=modes[0])
+    for last in range(1, 8):  # elements of the last vector, the tensor's own last ones
+        for view in (make(1, 40 + last), misaligned(make(1, 48 + last))):
+            yield OpCase(op, view, scales(*view.shape), zero_points(*view.shape), mode=modes[0])
+            yield OpCase(op, view, scales(), None, mode=modes[0])
+    x = make(40, 60)
+    for view in (x, x.t(), every_second(x), misaligned(x)):
+        yield OpCase(op, view, scales(*view.shape), zero_points(*view.shape), blocks=2, mode=modes[0])
+        yield OpCase(op, view, scales(view.shape[0], 1), zero_points(view.shape[0], 1), blocks=1, mode=modes[0])
+    for mode in modes:
+        x, scale = near_ties(60, 40, dtype)
+        x = sprinkled(x, float("nan"))
+        yield OpCase(op, x, scale, zero_points(60, 1), mode=mode)
+        yield OpCase(op, x, scale, mode=mode, q_min=1, q_max=100)
+    yield OpCase(op, padded(make(5, 3, 2)), scales(), None, mode=modes[0])
+    # Quotients that are just what is drawn, most of them; of codes that are clamped, or not
+    drawn = reference.uniforms((40, 60), -3, "cpu")
+    ones = torch.ones(40, 60, dtype=dtype)
+    for q_max in (0, 1):
+        yield OpCase(op, ones, ones / drawn.clamp(1e-6), mode="stochastic", seed=-3, q_min=-1, q_max=q_max)
 
 
 def operands(make):

@@ -1,4 +1,4 @@
-"""Survivors of quantize's, dequantize's and dynamic_quantize's kernels."""
+"""Survivors of the kernels of quantize, dequantize, dynamic_quantize and fake_quantize."""
 
 from .explanation import Explanation
 
@@ -8,7 +8,11 @@ VECTORS = "(de)?quantize_kernel of vectors"
 EACH = "(de)?quantize_kernel of each"
 RUNS = "(de)?quantize_kernel of (vectors|each)"
 DYNAMIC = "dynamic_quantize_kernel"
-WALKS = "((de)?quantize_kernel of (vectors|each|elements)|dynamic_quantize_kernel|requantize_(rows|elements)_kernel)"
+NUMBERED = "quantize_stochastic_kernel|fake_quantize(_mask)?_kernel"
+WALKS = (
+    "((de)?quantize_kernel of (vectors|each|elements)|dynamic_quantize_kernel|requantize_(rows|elements)_kernel|"
+    f"{NUMBERED})"
+)
 
 LOOPS = "for (int loop = loops - 1; loop >= 0; --loop) {"
 REST = "const int64_t rest = loop > 0 ? size[loop].quotient(index) : 0;"
@@ -196,6 +200,29 @@ SPANS = (
     ),
 )  # fmt: skip
 
+FIRST_OF_VECTOR = "a vector has one element at least"
+DENSE = (
+    "a vector of several elements begins at a multiple of their number, and where a dense result may be written whole"
+)
+NUMBER_BY_NUMBER = (
+    Explanation(NUMBERED, "drop guard", LOAD, "", "for every thread", ONE_BY_ONE, most=4),
+    Explanation(NUMBERED, "drop guard", LOAD, "", "for no thread", ONE_BY_ONE, most=4),
+    Explanation(NUMBERED, "drop guard", PUT, "", "for no thread", FIRST_OF_VECTOR, most=1),
+    Explanation(NUMBERED, "drop guard", STORE, "", "for", ONE_BY_ONE, most=4),
+    Explanation(NUMBERED, "drop guard", TO, "", "for no thread", FIRST_OF_VECTOR, most=1),
+    Explanation(NUMBERED, "drop guard", TO, "", "for every thread", DENSE, most=1),
+    Explanation(NUMBERED, "widen compare", TO, r", [48];", "lt -> le", DENSE, most=1),
+    Explanation(NUMBERED, "widen index", TO, r"\+(3|14)\]", "", DENSE, most=1),
+    Explanation(
+        NUMBERED, "drop guard", "if (i == 0 || !plan.parameters_step) {", "", "for every thread",
+        "saves work: the way of each of four leads to the same parameters as the strides between them", most=8,
+    ),
+    Explanation(
+        NUMBERED, "widen compare", "below = static_cast<float>(nearest) > t ? nearest - 1 : nearest", "", "lt -> le",
+        "an integer less 1 and a fraction of 1, which is more than is ever drawn, is the integer", most=8,
+    ),
+)  # fmt: skip
+
 COLUMNS = "(de)?quantize_kernel of columns"
 ROWS_OF_BLOCK = "for (int64_t row = first_row; row < end; row += kRows"
 EACH_ROW = "saves work: each row is compared with the end again"
@@ -255,4 +282,14 @@ ROW_BY_ROW = (
     ),
 )  # fmt: skip
 
-ELEMENTWISE = (*ROW_BY_ROW, *COLUMN_BY_COLUMN, *WALK, *PARAMETERS, *BLOCKS, *JOINS, *QUOTIENTS, *SPANS)
+ELEMENTWISE = (
+    *ROW_BY_ROW,
+    *COLUMN_BY_COLUMN,
+    *WALK,
+    *PARAMETERS,
+    *BLOCKS,
+    *JOINS,
+    *QUOTIENTS,
+    *SPANS,
+    *NUMBER_BY_NUMBER,
+)

@@ -127,7 +127,7 @@ def triton_subjects():
 
 # What makes cases, and which kernels' names they are for.
 MATMULS = (cases.every_case, "matmul_")
-ELEMENTWISE = (lambda *dtypes: elementwise_cases.every_case(*dtypes[:1]), "quantize_|dequantize_|dynamic_quantize_")
+ELEMENTWISE = (lambda *dtypes: elementwise_cases.every_case(*dtypes[:1]), "quantize_|dequantize_|fake_|dynamic_")
 REDUCTIONS = (reduction_cases, "reduce_")
 REQUANTIZE = (requantize_cases, "requantize_")
 
@@ -189,6 +189,7 @@ def readable(mangled):
     words = {"(quaver::CodeType)0": "int8", "(quaver::CodeType)1": "uint8"}
     words |= {"unsigned char": "uint8", "signed char": "int8", "__half": "float16", "__nv_bfloat16": "bfloat16"}
     words |= {"(quaver::QuantizeMode)0": "onnx", "(quaver::QuantizeMode)1": "affine"}
+    words |= {"(quaver::QuantizeMode)2": "reciprocal"}
     for long, short in words.items():
         arguments = (arguments or "").replace(long, short)
     return f"{name}<{arguments}>" if arguments else name

@@ -3,6 +3,7 @@
 
 #include "arguments.h"
 #include "arith.h"
+#include "cpu/kernels/draws.h"
 #include "cpu/kernels/element_types.h"
 #include "cpu/kernels/elementwise.h"
 
@@ -12,9 +13,10 @@ template <QuantizeMode kMode, class T, class Code>
 void quantize_elements(const QuantizeArguments& arguments, int64_t begin, int64_t end) {
   vectorized([&]() QUAVER_INLINE {
     const CodeRange range = arguments.range;
-    elementwise(arguments.nest, begin, end, static_cast<const T*>(arguments.x), static_cast<Code*>(arguments.q),
-                arguments.scale, arguments.zero_point, [=](T x, float scale, int32_t zero_point) QUAVER_INLINE {
-                  return static_cast<Code>(quantize<kMode>(to_float(x), scale, zero_point, range));
+    elementwise(arguments.nest, begin, end, DrawsOf<kMode>(arguments.seed), static_cast<const T*>(arguments.x),
+                static_cast<Code*>(arguments.q), arguments.scale, arguments.zero_point,
+                [=](T x, float scale, int32_t zero_point, float uniform) QUAVER_INLINE {
+                  return static_cast<Code>(quantize(to_float(x), scale, zero_point, range, kMode, uniform));
                 });
   });
 }
@@ -24,11 +26,8 @@ inline void quantize_elements(const QuantizeArguments& arguments, int64_t begin,
     using T = typename decltype(x_tag)::type;
     with_type(arguments.q_type, [&](auto q_tag) {
       using Code = typename decltype(q_tag)::type;
-      if (arguments.mode == QuantizeMode::kAffine) {
-        quantize_elements<QuantizeMode::kAffine, T, Code>(arguments, begin, end);
-      } else {
-        quantize_elements<QuantizeMode::kOnnx, T, Code>(arguments, begin, end);
-      }
+      with_mode(arguments.mode,
+                [&](auto mode) { quantize_elements<decltype(mode)::kMode, T, Code>(arguments, begin, end); });
     });
   });
 }
