@@ -191,12 +191,13 @@ inline DequantizeArguments prepare_dequantize(const Tensor& q, const Tensor& sca
   return arguments;
 }
 
-// Of fake_quantize, whose result has x's type, and of fake_quantize_mask, whose result is bool.
+// Of fake_quantize, whose result has x's type, which no `result_type` stands for, and of fake_quantize_mask, whose result
+// is bool.
 inline FakeQuantizeArguments prepare_fake_quantize(const char* op, const Tensor& x, const Tensor& scale,
                                                    const OptionalTensor& zero_point, std::optional<int64_t> q_min,
                                                    std::optional<int64_t> q_max, ScalarType dtype,
-                                                   const std::string& mode, int64_t seed, ScalarType result_type,
-                                                   Tensor& result) {
+                                                   const std::string& mode, int64_t seed,
+                                                   std::optional<ScalarType> result_type, Tensor& result) {
   FakeQuantizeArguments arguments{};
   arguments.x_type = check_float(op, "x", x);
   check_scale(op, "x", x, scale, zero_point);
@@ -204,7 +205,7 @@ inline FakeQuantizeArguments prepare_fake_quantize(const char* op, const Tensor&
   arguments.mode = check_mode(op, mode);
   arguments.seed = seed;
 
-  result = new_tensor_like(x, result_type);
+  result = new_tensor_like(x, result_type.value_or(x.scalar_type()));
   arguments.nest = quantizing_nest(x, result, scale, zero_point, arguments.mode);
   arguments.x = x.const_data_ptr();
   arguments.result = result.mutable_data_ptr();

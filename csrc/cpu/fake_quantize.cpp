@@ -11,7 +11,7 @@ Tensor fake_quantize_cpu(const Tensor& x, const Tensor& scale, OptionalTensor ze
                          std::optional<int64_t> q_max, ScalarType dtype, std::string mode, int64_t seed) {
   Tensor y;
   const FakeQuantizeArguments arguments =
-      prepare_fake_quantize("fake_quantize", x, scale, zero_point, q_min, q_max, dtype, mode, seed, x.scalar_type(), y);
+      prepare_fake_quantize("fake_quantize", x, scale, zero_point, q_min, q_max, dtype, mode, seed, std::nullopt, y);
   torch::stable::parallel_for(0, x.numel(), kElementsPerThread,
                               [&](int64_t begin, int64_t end) { fake_quantize_elements(arguments, begin, end); });
   return y;

@@ -161,7 +161,7 @@ Tensor fake_quantize_cuda(const Tensor& x, const Tensor& scale, OptionalTensor z
   const DeviceGuard guard(device_index(x));
   Tensor y;
   const FakeQuantizeArguments arguments =
-      prepare_fake_quantize(kOp, x, scale, zero_point, q_min, q_max, dtype, mode, seed, x.scalar_type(), y);
+      prepare_fake_quantize(kOp, x, scale, zero_point, q_min, q_max, dtype, mode, seed, std::nullopt, y);
   check_launch(kOp, launch_fake_quantize(arguments, stream_of(x)));
   return y;
 }
