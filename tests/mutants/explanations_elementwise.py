@@ -230,7 +230,7 @@ NUMBER_BY_NUMBER = (
         "an integer less 1 and a fraction of 1, which is more than is ever drawn, is the integer", most=16,
     ),
     Explanation(MODES, "drop guard", "if (mode == QuantizeMode::kAffine)", "", "", AGAIN, most=16, unreached=True),
-    Explanation(MODES, "drop guard", "if (mode == QuantizeMode::kAffine)", "", "for every thread", AGAIN, most=8),
+    Explanation(MODES, "drop guard", "if (mode == QuantizeMode::kAffine)", "", "for no thread", AGAIN, most=8),
     Explanation(
         MODES, "drop guard", "rounded = mode == QuantizeMode::kStochastic", "", "for every thread", AGAIN, most=8
     ),
