@@ -69,6 +69,13 @@ struct FourParameters {
   }
 };
 
+// The word of a vector's first element: one of a single element begins anywhere in its four.
+__device__ __forceinline__ uint32_t select(const PhiloxWords& words, int place) {
+  const uint32_t low = place == 0 ? words.word[0] : words.word[1];
+  const uint32_t high = place == 2 ? words.word[2] : words.word[3];
+  return place < 2 ? low : high;
+}
+
 // compute(float, scale, zero, uniform) gives a Result; uniform is 0 unless the mode `draws`.
 template <class T, class Result, class Compute>
 __device__ __forceinline__ void for_each_numbered(const NumberedPlan& plan, const T* __restrict__ x,
@@ -90,12 +97,7 @@ __device__ __forceinline__ void for_each_numbered(const NumberedPlan& plan, cons
       PhiloxWords words{};
       if (draws) {
         words = words_of_four((first + four) / 4, seed);
-        // A vector of one element begins anywhere.
-        const int place = static_cast<int>(first % 4);
-        words.word[0] = place == 0   ? words.word[0]
-                        : place == 1 ? words.word[1]
-                        : place == 2 ? words.word[2]
-                                     : words.word[3];
+        if (four == 0) words.word[0] = select(words, static_cast<int>(first % 4));
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i)

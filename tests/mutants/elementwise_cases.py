@@ -119,7 +119,14 @@ def numbered_cases(op, dtype, modes):
         x = sprinkled(x, float("nan"))
         yield OpCase(op, x, scale, zero_points(60, 1), mode=mode)
         yield OpCase(op, x, scale, mode=mode, q_min=1, q_max=100)
+        # Ties at the ends of the range, where zero points, even and odd ones, decide what is clamped
+        zero_point = torch.arange(-5, 10, dtype=torch.int32)[:, None]
+        codes_and_halves = torch.tensor([-6.5, -5.5, -4.5, 0.5, 8.5, 9.5, 10.5]).repeat(20)
+        x = (codes_and_halves - zero_point).to(dtype)
+        yield OpCase(op, x, torch.ones(15, 1), zero_point, mode=mode, q_min=-5, q_max=9)
     yield OpCase(op, padded(make(5, 3, 2)), scales(), None, mode=modes[0])
+    x, scale = near_ties(60, 40, dtype)
+    yield OpCase(op, every_second(x), scale, mode="stochastic")
     # Quotients that are just what is drawn, most of them; of codes that are clamped, or not
     drawn = reference.uniforms((40, 60), -3, "cpu")
     ones = torch.ones(40, 60, dtype=dtype)

@@ -200,11 +200,22 @@ SPANS = (
     ),
 )  # fmt: skip
 
+SHIFT = (
+    "the shift that stands after the divisor is 1 for a divisor of 2 alone; its other half is padding, which may be "
+    "anything"
+)
 FIRST_OF_VECTOR = "a vector has one element at least"
 DENSE = (
     "a vector of several elements begins at a multiple of their number, and where a dense result may be written whole"
 )
+MODES = "fake_quantize(_mask)?_kernel"
+AGAIN = "the way of a product with a reciprocal is one of its own, on which the compiler asks again for the other modes"
 NUMBER_BY_NUMBER = (
+    Explanation(NUMBERED, "widen index", ONE, r"\[%rd\d+\+-?8\]", "", SHIFT, most=9),
+    Explanation(
+        NUMBERED, "drop guard", "if (draws) {", "", "for no thread",
+        "saves work: other modes do not look at what is drawn", most=2,
+    ),
     Explanation(NUMBERED, "drop guard", LOAD, "", "for every thread", ONE_BY_ONE, most=4),
     Explanation(NUMBERED, "drop guard", LOAD, "", "for no thread", ONE_BY_ONE, most=4),
     Explanation(NUMBERED, "drop guard", PUT, "", "for no thread", FIRST_OF_VECTOR, most=1),
@@ -219,8 +230,15 @@ NUMBER_BY_NUMBER = (
     ),
     Explanation(
         NUMBERED, "widen compare", "below = static_cast<float>(nearest) > t ? nearest - 1 : nearest", "", "lt -> le",
-        "an integer less 1 and a fraction of 1, which is more than is ever drawn, is the integer", most=8,
+        "an integer less 1 and a fraction of 1, which is more than is ever drawn, is the integer", most=16,
     ),
+    Explanation(MODES, "drop guard", "if (mode == QuantizeMode::kAffine)", "", "", AGAIN, most=16, unreached=True),
+    Explanation(MODES, "drop guard", "if (mode == QuantizeMode::kAffine)", "", "for no thread", AGAIN, most=8),
+    Explanation(
+        MODES, "drop guard", "rounded = mode == QuantizeMode::kStochastic", "", "for every thread", AGAIN, most=8
+    ),
+    Explanation(MODES, "", "> t ? nearest - 1 : nearest", "", "", AGAIN, most=24, unreached=True),
+    Explanation(MODES, "", "return uniform < subtract(", "", "", AGAIN, most=24, unreached=True),
 )  # fmt: skip
 
 COLUMNS = "(de)?quantize_kernel of columns"
