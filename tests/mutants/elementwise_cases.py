@@ -163,6 +163,7 @@ def operands(make):
     yield make(5, 1001), scales(5, 1), None
     # Scales and zero points that lie in memory each in its own way
     yield make(90, 4, 13), scales(90, 5, 1)[:, 1:], zero_points(90, 4, 1)
+    yield make(4, 2, 60, 9), scales(4, 1, 120, 1)[:, :, ::2], zero_points(4, 1, 60, 1)
     yield make(70, 77), scales(70, 79)[:, 1:78], zero_points(70, 77)
     yield make(3, 2, 90, 9), scales(3, 3, 91, 11)[:, 1:, 1:, 1:10], zero_points(3, 2, 90, 9)
     yield make(5, 2, 3)[..., ::2], scales(5, 2, 3)[..., ::2], zero_points(5, 2, 2)

@@ -14,30 +14,24 @@ WALKS = (
     f"{NUMBERED})"
 )
 
-LOOPS = "for (int loop = loops - 1; loop >= 0; --loop) {"
-REST = "const int64_t rest = loop > 0 ? size[loop].quotient(index) : 0;"
-ONE = "if (divisor == 1) return n;"
+LOOPS = "for (int loop = loops - 1; loop > 0 && index != 0; --loop) {"
+ONE = "return divisor == 1 ? n : quotient_by_many(n);"
+SHORT_ONE = "if (divisor == 1) return n;"
+QUOTIENT = "return static_cast<int64_t>(__umul64hi(static_cast<uint64_t>(n), magic) >> (shift - 1));"
+OFFSETS = "offset[i] += step * stride[loop][i]"
 FIELD = r"\[%rd\d+\+\d+\]"  # of the plan, at a place that the compiler knows
 
+NOTHING_LEFT = "a loop more adds nothing: where no index is left it is 0, and the outermost loop's quotient is 0"
+NO_DIVISOR_1 = "a run has two vectors or more, a round as many elements as a vector: no divisor is 1"
 WALK = (
-    Explanation(
-        WALKS, "drop guard", ONE, "", "for no thread",
-        "loops of one round are left out of nests, and a run has two vectors or more, a round as many elements as a "
-        "vector: no divisor is 1",
-        most=40,
+    *(
+        Explanation(WALKS, "drop guard", line, "", "for no thread", NO_DIVISOR_1, most=40)
+        for line in (ONE, SHORT_ONE)
     ),
-    Explanation(
-        WALKS, "drop guard", LOOPS, "", "for no thread",
-        "without loops the only index is 0, which adds 0 times whatever stride", most=20,
-    ),
-    Explanation(
-        WALKS, "widen compare", LOOPS, r"^setp\.gt\.s32", "gt -> ge",
-        "a step more, beyond the outermost loop, where the index that is left is 0, which adds nothing", most=20,
-    ),
-    Explanation(
-        WALKS, "drop guard", REST, "", "for no thread",
-        "in the outermost loop the index is less than the size, and the division gives 0, too", most=20,
-    ),
+    Explanation(WALKS, "drop condition", LOOPS, "", "alone", NOTHING_LEFT, most=60),
+    Explanation(WALKS, "drop guard", LOOPS, "", "for no thread", NOTHING_LEFT, most=20),
+    Explanation(WALKS, "widen compare", LOOPS, r"^setp\.gt\.s32", "gt -> ge", NOTHING_LEFT, most=20),
+    Explanation(WALKS, "widen index", LOOPS, r"^add\.s32", "^-1 -> 0", NOTHING_LEFT),
 )  # fmt: skip
 
 FIRST = "a vector's first element is of its first round"
@@ -57,7 +51,7 @@ PARAMETERS = (
     Explanation(RUNS, "widen index", "same_in_round() const", "", "", SAME, most=2),
     Explanation(RUNS, "drop condition", "if (!parameters.same_everywhere())", "", "alone|always", SAME, most=2),
     Explanation(
-        EACH, "drop guard", "if (parameters.one_round()) return {0", "", "for no thread",
+        RUNS, "drop guard", "if (parameters.one_round()) return {0", "", "for no thread",
         "saves work: the only round is no longer than short numbers go, and ends no earlier than a vector", most=12,
     ),
     Explanation(
@@ -125,14 +119,14 @@ def base(operator, source, ptx="", change="", most=1):
 BLOCKS = (
     base("widen scale", "begin = vector * kVector - misalignment"),
     base("drop guard", ONE, change="for every thread"),
-    base("widen index", ONE, r"\[%rd\d+\+-8\]"),
-    base("widen index", "__umul64hi(static_cast<uint64_t>(n), magic)", r"\[%rd\d+(\+-16)?\]", most=2),
-    base("drop guard", REST, change="for every thread"),
-    base("widen index", REST, r"^add", "-1 -> 0"),
-    base("widen scale", REST, r"^mul", most=2),
+    base("widen index", QUOTIENT, r"\[%rd\d+\+(8|24)\]", most=2),
+    base("widen scale", QUOTIENT, r"^mul"),
     base("widen compare", LOOPS, r"^setp\.lt", "lt -> le"),
-    base("widen index", "step = index - rest", r"\[%rd\d+\+-8\]"),
-    base("widen index", "offset[i] += step * stride[loop][i]", most=2),
+    base("drop guard", LOOPS, change="for every thread"),
+    base("widen index", LOOPS, r"^ld"),
+    base("widen index", "step = index - rest", r"\[%rd\d+\+16\]"),
+    base("widen scale", OFFSETS, r"^mul"),
+    base("widen index", "offset[i] += index * stride[0][i]", most=2),
 )
 
 JOINED = "joined.put(i, i < place.left ? result.get(i) : later.get(i))"
@@ -265,12 +259,16 @@ ROW_BY_ROW = (
     Explanation(DYNAMIC, "widen compare", ROWS, r"^setp\.ge", "", GRID),
     Explanation(DYNAMIC, "widen compare", ROWS, r"^setp\.lt", "", NO_ROWS),
     Explanation(
-        DYNAMIC, "drop guard", "if (row_sum != nullptr) join_warps", "", "for no thread",
+        DYNAMIC, "drop guard", "if (row_sum != nullptr) join_threads", "", "for no thread",
         "saves work: the sums are joined, and stored nowhere",
     ),
     Explanation(
-        DYNAMIC, "drop guard", "if (warps == 1) return;", "", "for no thread",
+        DYNAMIC, "drop guard", "if (threads <= kLanes) return;", "", "for no thread",
         "saves work: the state of a single warp comes back from shared memory as it was", most=2,
+    ),
+    Explanation(
+        DYNAMIC, "widen compare", "", r"^setp\.lt\.s32 .*, 2;", "lt -> le",
+        "joins the states of a single warp's lanes only: two threads are never asked for", most=4,
     ),
     Explanation(
         DYNAMIC, "drop guard", JOIN, "", "for no thread",
@@ -278,7 +276,7 @@ ROW_BY_ROW = (
     ),
     Explanation(
         DYNAMIC, "widen compare", JOIN, r"^setp\.gt\.s32 .*, 3;", "gt -> ge",
-        "what is compared is a power of 2, and never 3", most=2,
+        "what is compared is a power of 2, and never 3", most=4,
     ),
     Explanation(
         DYNAMIC, "delete barrier", "__syncthreads();  // before the next states overwrite these", "", "",

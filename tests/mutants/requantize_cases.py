@@ -58,6 +58,12 @@ def of_each_layout(mode):
     for view in (padded(acc), misaligned(acc), every_second(acc), acc.t().contiguous().t()):
         yield OpCase("requantize", view, *column, bias=bias_of(mode, 64), mode=mode)
     yield OpCase("requantize", products(2, 5, 24, 12).movedim(1, -1), *factors((), (1, 5)), mode=mode)
+    # Loops over planes in which each operand has another step than the next one
+    planes = products(3, 5, 9, 72)[:, :4]
+    for columns in (slice(64), slice(1, 64)):
+        n = len(range(*columns.indices(72)))
+        given = scales(3, 4, 9, 1), scales(1, 4, 1, n), scales(3, 1, 1, n)
+        yield OpCase("requantize", planes[..., columns], *given, out_zero_point=zero_points(3, 4, 1, n), mode=mode)
     yield OpCase("requantize", products(3, 201), *factors((3, 1), (1, 201)), mode=mode, blocks=2)
     yield OpCase("requantize", products(201), *factors((), ()), mode=mode)
     # Products and codes that lie apart in different ways; a thread with more rows than it reads at once
