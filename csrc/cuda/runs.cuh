@@ -19,7 +19,7 @@ namespace quaver {
 template <int kOperands>
 struct Span {
   int64_t offset[kOperands];  // of the first one
-  int beyond;                 // so many elements after the block's first, in the order of the nest
+  int beyond;                 // so many elements after BlockOfVectors::first_element, in the order of the nest
   int count;                  // 0 to a whole vector's
 };
 
@@ -60,20 +60,21 @@ struct BlockOfVectors {
   const Runs<kOperands>& runs;
   const T* data;
   int aligned;
-  int64_t run;
-  int64_t vector;               // in that run
-  int64_t begin;                // of the vector, in its run: negative where the run begins inside of it
-  int64_t offset[kOperands]{};  // of that place
-  int64_t first_element;
+  int64_t run = 0;
+  int64_t vector;         // in that run
+  int64_t begin;          // of the vector, in the only run: negative where the run begins inside of it
+  int64_t first_element;  // what elements are counted from: the block's first one, or its run's
 
   __device__ __forceinline__ BlockOfVectors(const Runs<kOperands>& runs, const T* data, int aligned, int64_t first)
       : runs(runs), data(data), aligned(aligned) {
-    run = runs.runs == 1 ? 0 : runs.vectors_of_run.quotient(first);
-    vector = first - run * runs.vectors_of_run.divisor;
-    runs.outer.add_offsets(run, offset);
-    begin = vector * kVector - misalignment<kVector>(data + offset[aligned]);
-    for (int i = 0; i < kOperands; ++i) offset[i] += begin;
-    first_element = run * runs.length + min(max(begin, int64_t{0}), runs.length);
+    if (runs.runs == 1) {
+      begin = first * kVector - misalignment<kVector>(data);
+      first_element = min(max(begin, int64_t{0}), runs.length);
+    } else {
+      run = runs.vectors_of_run.quotient_by_many(first);
+      vector = first - run * runs.vectors_of_run.divisor;
+      first_element = run * runs.length;
+    }
   }
 
   // Vector `number` of the block.
@@ -86,7 +87,7 @@ struct BlockOfVectors {
     const int high = static_cast<int>(min(runs.length - begin, int64_t{INT32_MAX}));
     const int from = max(number * kVector, low);
     Span<kOperands> span;
-    for (int i = 0; i < kOperands; ++i) span.offset[i] = offset[i] + from;
+    for (int i = 0; i < kOperands; ++i) span.offset[i] = begin + from;
     span.beyond = from - low;
     span.count = max(min(number * kVector + kVector, high) - from, 0);
     return span;
@@ -102,7 +103,7 @@ struct BlockOfVectors {
                       misalignment<kVector>(data + span.offset[aligned]);
     const int from = max(start, 0);
     for (int i = 0; i < kOperands; ++i) span.offset[i] += from;
-    span.beyond = static_cast<int>((run + further) * runs.length + min(from, length) - first_element);
+    span.beyond = further * length + min(from, length);
     span.count = run + further < runs.runs ? max(min(start + kVector, length) - from, 0) : 0;
     return span;
   }

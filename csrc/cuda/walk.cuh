@@ -33,9 +33,9 @@ struct Divisor {
   }
 };
 
-// The same for 0 <= n < 2^31 and a divisor of at most kMost, which leaves room for a block's elements above it.
+// The same for 0 <= n < 2^31 and a divisor of at most kMost, which leaves room for a block's elements above two of it.
 struct ShortDivisor {
-  static constexpr int64_t kMost = int64_t{1} << 30;
+  static constexpr int64_t kMost = (int64_t{1} << 30) - (1 << 14);
   uint32_t magic = 0;
   int32_t divisor = 1;
   int32_t shift = 0;

@@ -106,29 +106,6 @@ PARAMETERS = (
     ),
 )  # fmt: skip
 
-BASE = (
-    "in many runs a block's first element is but where its places are counted from: one that is a few elements off "
-    "differs only if a round starts with the block, inside of a run that is not aligned by as many"
-)
-
-
-def base(operator, source, ptx="", change="", most=1):
-    return Explanation(RUNS, operator, source, ptx, change, BASE, most, "known hole")
-
-
-BLOCKS = (
-    base("widen scale", "begin = vector * kVector - misalignment"),
-    base("drop guard", ONE, change="for every thread"),
-    base("widen index", QUOTIENT, r"\[%rd\d+\+(8|24)\]", most=2),
-    base("widen scale", QUOTIENT, r"^mul"),
-    base("widen compare", LOOPS, r"^setp\.lt", "lt -> le"),
-    base("drop guard", LOOPS, change="for every thread"),
-    base("widen index", LOOPS, r"^ld"),
-    base("widen index", "step = index - rest", r"\[%rd\d+\+16\]"),
-    base("widen scale", OFFSETS, r"^mul"),
-    base("widen index", "offset[i] += index * stride[0][i]", most=2),
-)
-
 JOINED = "joined.put(i, i < place.left ? result.get(i) : later.get(i))"
 LAST = (
     "where rounds are joined, the last element of a whole vector is of the second, and a part's last ones are nobody's"
@@ -175,14 +152,6 @@ SPANS = (
     Explanation(
         EACH, "widen index", "span.count = max(min(number * kVector + kVector, high) - from, 0);", r"^add\.s32", "",
         "a whole vector that counts one element more goes one element at a time", most=3,
-    ),
-    Explanation(
-        RUNS, "drop guard", "run = runs.runs == 1 ? 0", "", "for no thread",
-        "the only run has all vectors, and the division gives 0",
-    ),
-    Explanation(
-        RUNS, "drop guard", "run = runs.runs == 1 ? 0", "", "for every thread",
-        FIRST_ROUND, verdict="known hole",
     ),
     Explanation(
         RUNS, "drop guard", "return runs.runs == 1 ? span_of_one_run", "", "for no thread",
@@ -303,7 +272,6 @@ ELEMENTWISE = (
     *COLUMN_BY_COLUMN,
     *WALK,
     *PARAMETERS,
-    *BLOCKS,
     *JOINS,
     *QUOTIENTS,
     *SPANS,
