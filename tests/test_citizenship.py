@@ -35,6 +35,11 @@ SIZED = {
         lambda x: ops.dynamic_quantize(x, [x.shape[0], 4], symmetric=False, return_row_sum=True),
         lambda m: (rows(m),),
     ),
+    "rms_norm_quantize": (
+        lambda x, weight, h: ops.rms_norm_quantize(x, weight, residual=h, symmetric=False, return_row_sum=True),
+        lambda m: (rows(m), normal(K), rows(m)),
+    ),
+    "silu_mul_quantize": (lambda x: ops.silu_mul_quantize(*x.chunk(2, -1), dtype=torch.int8), lambda m: (rows(m),)),
     "int8_matmul": (
         lambda a, b, z: ops.int8_matmul(a, b.t(), a_zero_point=z),
         lambda m: (codes(m, K), codes(N, K), zero_points(m, 1)),
