@@ -128,7 +128,9 @@ class AllOps(torch.nn.Module):
         z = quaver.int8_matmul_requantize(a, b.t(), params, b_scale, b_scale[:, :1])
         codes = quaver.requantize(acc, params, b_scale, b_scale[:, :1], mode="fixed")
         seen = quaver.fake_quantize(x, params) * quaver.fake_quantize_mask(x, params)
-        return a, acc, y, z, codes, seen, quaver.dequantize(q, q_params), self.layer(torch.relu(x))
+        normed, _, h = quaver.rms_norm_quantize(x, b_scale.new_ones(K), residual=x)
+        gated, _ = quaver.silu_mul_quantize(*h.chunk(2, -1))
+        return a, acc, y, z, codes, seen, normed, gated, quaver.dequantize(q, q_params), self.layer(torch.relu(x))
 
 
 def module_and_tensors(m):

@@ -265,6 +265,9 @@ def test_every_architecture(device):
             return_row_sum=True,
         )
         check("dequantize", codes(5, 130), scales(5, 1), dtype=torch.bfloat16, device=device, seed=seed)
+        x, other = normal(3, 2056), normal(3, 2056, seed=1)
+        check("rms_norm_quantize", x, normal(2056), residual=other, device=device, seed=seed)
+        check("silu_mul_quantize", x, other, symmetric=False, device=device, seed=seed)
         scale = scales(30, 1)
         check(
             "int8_linear", normal(70, 64), codes(30, 64), scale, normal(30), symmetric=False, device=device, seed=seed

@@ -74,8 +74,8 @@ __device__ __forceinline__ Vector<T, kCount> load_of_row(const T* __restrict__ r
   if (count == kCount && step == 1 && misalignment<kCount>(from) == 0) return load_vector<kCount>(from);
   Vector<T, kCount> vector{};
 #pragma unroll
-  for (int i = 0; i < kCount; ++i)
-    if (i < count) vector.put(i, from[i * step]);
+  for (int i = 0; i < kCount; ++i, from += step)
+    if (i < count) vector.put(i, *from);
   return vector;
 }
 

@@ -70,16 +70,30 @@ __device__ __forceinline__ void load_weight(const W* __restrict__ weight, int be
   }
 }
 
-// In all combinations with x's type, at the price of a branch that all threads take alike.
-template <int kCount>
-__device__ __forceinline__ void load_weight(const RmsNormData& data, int begin, int count, float (&value)[kCount]) {
+template <class T, class W>
+__device__ __forceinline__ void normalize_held(HeldFloats<T>& h, const HeldPart<kWidest<T>>& part, float factor,
+                                               const W* __restrict__ weight) {
+  constexpr int kVector = kWidest<T>;
+#pragma unroll
+  for (int u = 0; u < kHeldVectors; ++u) {
+    float value[kVector];
+    load_weight(weight, part.begin(u), part.count(u), value);
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) h[u][i] = normalize(h[u][i], factor, value[i]);
+  }
+}
+
+// The weight in each type with x in each, at the price of a branch that all threads take alike.
+template <class T>
+__device__ __forceinline__ void normalize_held(HeldFloats<T>& h, const HeldPart<kWidest<T>>& part, float factor,
+                                               const RmsNormData& data) {
   switch (data.weight_type) {
     case FloatType::kFloat32:
-      return load_weight(static_cast<const float*>(data.weight), begin, count, value);
+      return normalize_held<T>(h, part, factor, static_cast<const float*>(data.weight));
     case FloatType::kFloat16:
-      return load_weight(static_cast<const __half*>(data.weight), begin, count, value);
+      return normalize_held<T>(h, part, factor, static_cast<const __half*>(data.weight));
     case FloatType::kBFloat16:
-      return load_weight(static_cast<const __nv_bfloat16*>(data.weight), begin, count, value);
+      return normalize_held<T>(h, part, factor, static_cast<const __nv_bfloat16*>(data.weight));
   }
 }
 
@@ -119,13 +133,7 @@ __global__ void __launch_bounds__(kMostHeldThreads<T>)
       }
     }
     const float factor = inverse_rms(sum_of_squares<T>(h, part.threads), rows.length, data.eps);
-#pragma unroll
-    for (int u = 0; u < kHeldVectors; ++u) {
-      float weight[kVector];
-      load_weight(data, part.begin(u), part.count(u), weight);
-#pragma unroll
-      for (int i = 0; i < kVector; ++i) h[u][i] = normalize(h[u][i], factor, weight[i]);
-    }
+    normalize_held<T>(h, part, factor, data);
     quantize_held<T>(h, part, data.codes);
   }
 }
