@@ -1,4 +1,4 @@
-"""quantize, dequantize, dynamic_quantize and fake_quantize against their pure-torch references.
+"""quantize, dequantize, dynamic_quantize, fake_quantize and ops that make the rows they quantize, against references.
 
 python -m benchmarks.bench_quantize [--quick]
 
@@ -55,11 +55,30 @@ def dynamic_quantize(x, granularity):
     return {"quaver": by_quaver, "reference": by_reference}
 
 
+def rms_norm_quantize(x, granularity):
+    arguments = (x, torch.ones(x.shape[1], dtype=x.dtype))
+    return {
+        "quaver": lambda: quaver.rms_norm_quantize(*arguments, residual=x)[0],
+        "reference": lambda: reference.rms_norm_quantize(*arguments, residual=x)[0],
+    }
+
+
+def silu_mul_quantize(x, granularity):
+    gate, up = x.chunk(2, 1)
+    return {
+        "quaver": lambda: quaver.silu_mul_quantize(gate, up)[0],
+        "reference": lambda: reference.silu_mul_quantize(gate, up)[0],
+    }
+
+
+OF_ROWS = {"rms_norm_quantize": rms_norm_quantize, "silu_mul_quantize": silu_mul_quantize}  # one scale for each
+
 OPS = {
     "quantize": quantize,
     **{f"quantize {mode}": partial(quantize, mode=mode) for mode in ("affine", "reciprocal", "stochastic")},
     "dequantize": dequantize,
     "dynamic_quantize": dynamic_quantize,
+    **OF_ROWS,
     "fake_quantize": partial(quantize, op="fake_quantize"),
     "fake_quantize_mask": partial(quantize, op="fake_quantize_mask"),
 }
@@ -72,6 +91,8 @@ def main():
     for shape, dtype, (op, calls) in product(sizes, DTYPES, OPS.items()):
         x = timing.normal(*shape, dtype=dtype)
         for name, granularity in GRANULARITIES.items():
+            if op in OF_ROWS and name != "per channel 0":
+                continue
             label = f"{op}, {name}, {str(dtype).removeprefix('torch.')}, {list(shape)}"
             timing.print_row(label, timing.compare(calls(x, granularity)))
     timing.conclude()

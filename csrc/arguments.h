@@ -53,6 +53,56 @@ struct DynamicQuantizeArguments {
   DynamicNest nest;
 };
 
+// The longest row that is held between its making and its quantization.
+inline constexpr int64_t kLongestHeldRow = 16384;
+
+// Rows of numbers that a kernel has just made to codes, each with its own parameters, ARITHMETIC.md (5). The results
+// are contiguous, and the codes' type is in the range alone.
+struct RowCodes {
+  int64_t rows;
+  int64_t length;
+  uint8_t* q;           // [rows, length]
+  float* scale;         // [rows]
+  int32_t* zero_point;  // [rows]
+  int32_t* row_sum;     // [rows]; null where nobody asked
+  bool symmetric;
+  CodeRange range;
+};
+
+// x and residual to q, ARITHMETIC.md (11): all but the loops.
+struct RmsNormData {
+  const void* x;
+  const void* residual;  // null: none
+  void* residual_out;    // contiguous; null where there is no residual
+  FloatType x_type;      // of all three
+  int64_t x_step;        // from an element of a row to the next
+  int64_t residual_step;
+  const void* weight;  // contiguous
+  FloatType weight_type;
+  float eps;
+  RowCodes codes;
+};
+
+struct RmsNormArguments {
+  RowNest nest;
+  RmsNormData data;
+};
+
+// gate and up to q, ARITHMETIC.md (12): all but the loops.
+struct SiluMulData {
+  const void* gate;
+  const void* up;
+  FloatType type;
+  int64_t gate_step;
+  int64_t up_step;
+  RowCodes codes;
+};
+
+struct SiluMulArguments {
+  RowNest nest;
+  SiluMulData data;
+};
+
 // acc to q, ARITHMETIC.md (7) and (8) or (10): all but the loops.
 struct RequantizeData {
   const int32_t* acc;

@@ -69,6 +69,14 @@ QUAVER_FUNCTION float subtract(float a, float b) {
 #endif
 }
 
+QUAVER_FUNCTION float square_root(float a) {
+#if defined(__CUDA_ARCH__)
+  return __fsqrt_rn(a);
+#else
+  return __builtin_sqrtf(a);
+#endif
+}
+
 // The second where the first is NaN. Of two zeros either may be given, and no equation depends on which.
 QUAVER_FUNCTION float smaller(float a, float b) {
 #if defined(__CUDA_ARCH__)
@@ -269,5 +277,43 @@ QUAVER_FUNCTION int32_t requantize_fixed(int32_t acc, FixedMultiplier multiplier
   t = t > 512 ? 512 : t;
   return clamp_code(wrapping_add(t, zero_point), range);
 }
+
+// (11) what the numbers of a row are multiplied by, from the sum of their squares
+QUAVER_FUNCTION float inverse_rms(float square_sum, int64_t length, float eps) {
+  const float mean = divide(square_sum, static_cast<float>(length));
+  return divide(1.0f, square_root(add(mean, eps)));
+}
+
+QUAVER_FUNCTION float normalize(float h, float inverse_rms, float weight) {
+  return multiply(multiply(h, inverse_rms), weight);
+}
+
+// 2^n for -126 <= n <= 127
+QUAVER_FUNCTION float power_of_two(int32_t n) {
+  const int32_t bits = (n + 127) * (1 << 23);
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// (12) e^x. Outside of [-104, 89] the result is 0 or infinite already at the ends.
+QUAVER_FUNCTION float exponential(float x) {
+  const float cut = smaller(larger(x, -104.0f), 89.0f);
+  const int32_t n = round_half_even(multiply(cut, 1.44269502f));
+  const float whole = static_cast<float>(n);
+  const float r = subtract(subtract(cut, multiply(whole, 0.693359375f)), multiply(whole, -0.000212194442f));
+  float p = 0.000199095113f;
+  p = add(multiply(p, r), 0.00139461388f);
+  p = add(multiply(p, r), 0.00833328068f);
+  p = add(multiply(p, r), 0.0416662693f);
+  p = add(multiply(p, r), 0.166666672f);
+  p = add(multiply(p, r), 0.5f);
+  const float power = add(add(multiply(p, multiply(r, r)), r), 1.0f);
+  const int32_t half = n >> 1;
+  const float result = multiply(multiply(power, power_of_two(half)), power_of_two(n - half));
+  return is_nan(x) ? x : result;
+}
+
+QUAVER_FUNCTION float silu(float g) { return divide(g, add(1.0f, exponential(-g))); }
 
 }  // namespace quaver

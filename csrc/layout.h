@@ -116,6 +116,10 @@ using ReductionNest = LoopNest<kReductionOperands>;
 enum DynamicOperand { kDynamicX, kDynamicQ, kDynamicResult, kDynamicOperands };
 using DynamicNest = LoopNest<kDynamicOperands>;
 
+// The operands of what makes rows of codes: x and its residual, or gate and up. Their loops are those over rows.
+enum RowOperand { kRowFirst, kRowSecond, kRowOperands };
+using RowNest = LoopNest<kRowOperands>;
+
 // The operands of requantize: int32 products and codes of one shape, a scale for each row, and what each column brings.
 enum RequantizeOperand {
   kRequantizeAcc,

@@ -28,6 +28,18 @@ STABLE_TORCH_LIBRARY(quaver, m) {
       tags);
 
   m.def(
+      "rms_norm_quantize(Tensor x, Tensor weight, *, Tensor? residual=None, float eps=1e-06, bool symmetric=True, "
+      "ScalarType dtype=int8, int? q_min=None, int? q_max=None, bool return_row_sum=False) "
+      "-> (Tensor q, Tensor scale, Tensor zero_point, Tensor row_sum, Tensor residual_out)",
+      tags);
+
+  m.def(
+      "silu_mul_quantize(Tensor gate, Tensor up, *, bool symmetric=True, ScalarType dtype=int8, "
+      "int? q_min=None, int? q_max=None, bool return_row_sum=False) "
+      "-> (Tensor q, Tensor scale, Tensor zero_point, Tensor row_sum)",
+      tags);
+
+  m.def(
       "int8_matmul(Tensor a, Tensor b, *, Tensor? a_zero_point=None, Tensor? b_zero_point=None, "
       "Tensor? a_sum=None, Tensor? b_sum=None) -> Tensor",
       tags);

@@ -6,7 +6,7 @@ rational result, rounded once by `rounded`: no floating-point arithmetic takes p
 
 from fractions import Fraction
 from functools import cache
-from math import copysign, floor, inf, isfinite, isinf, isnan, ldexp, nan
+from math import copysign, floor, inf, isfinite, isinf, isnan, isqrt, ldexp, nan
 from typing import NamedTuple
 
 
@@ -79,6 +79,15 @@ def add(a, b):
     return a + b  # infinities, NaN and sums of zeros: no rounding
 
 
+def square_root(a):
+    """Of a number that is not negative. Whether the integer root is exact decides as far below as any tie lies."""
+    if not isfinite(a) or a == 0:
+        return a
+    scaled = int(Fraction(a) * 4**200)  # an integer: float32 has no bit below 2^-149
+    root = isqrt(scaled)
+    return rounded(Fraction(2 * root + (root * root != scaled), 2**201))
+
+
 def half_even(value):
     """The nearest integer; for an infinity, one beyond every code."""
     return round(Fraction(value)) if isfinite(value) else int(copysign(10**9, value))
@@ -142,6 +151,53 @@ def quantize(x, scale, zero_point, q_min, q_max, mode="onnx", drawn=None):
     """(2)."""
     code = unclamped_code(x, scale, zero_point, mode, drawn)
     return clamp(zero_point if code is None else code, q_min, q_max)
+
+
+def sum_of_squares(row):
+    """(11)"""
+    width = 1
+    while width < len(row):
+        width *= 2
+    sums = [multiply(h, h) for h in row] + [0.0] * (width - len(row))
+    while width > 1:
+        width //= 2
+        sums = [add(sums[j], sums[j + width]) for j in range(width)]
+    return sums[0]
+
+
+def rms_norm(row, weight, eps):
+    """(11): y of a row of finite numbers."""
+    root = square_root(add(divide(sum_of_squares(row), len(row)), rounded(Fraction(eps))))
+    factor = 0.0 if isinf(root) else divide(1.0, root)
+    return [multiply(multiply(h, factor), w) for h, w in zip(row, weight, strict=True)]
+
+
+# (12), from the decimal numbers of ARITHMETIC.md.
+LOG2_E, LN2_HIGH, LN2_LOW = (rounded(Fraction(text)) for text in ("1.44269502", "0.693359375", "-0.000212194442"))
+POWERS = [
+    rounded(Fraction(text))
+    for text in ("0.000199095113", "0.00139461388", "0.00833328068", "0.0416662693", "0.166666672", "0.5")
+]
+
+
+def exponential(x):
+    if isnan(x):
+        return x
+    cut = max(-104.0, min(x, 89.0))
+    n = half_even(multiply(cut, LOG2_E))
+    r = add(add(cut, -multiply(float(n), LN2_HIGH)), -multiply(float(n), LN2_LOW))
+    p = POWERS[0]
+    for coefficient in POWERS[1:]:
+        p = add(multiply(p, r), coefficient)
+    power = add(add(multiply(p, multiply(r, r)), r), 1.0)
+    return rounded(Fraction(power) * power_of_two(n))
+
+
+def silu(g):
+    divisor = add(1.0, exponential(-g))
+    if isnan(divisor) or (isinf(divisor) and isinf(g)):
+        return nan
+    return copysign(0.0, g) if isinf(divisor) else divide(g, divisor)
 
 
 def product(rows, columns, row_zero_points, column_zero_points):

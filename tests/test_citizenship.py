@@ -35,6 +35,11 @@ SIZED = {
         lambda x: ops.dynamic_quantize(x, [x.shape[0], 4], symmetric=False, return_row_sum=True),
         lambda m: (rows(m),),
     ),
+    "rms_norm_quantize": (
+        lambda x, weight, h: ops.rms_norm_quantize(x, weight, residual=h, symmetric=False, return_row_sum=True),
+        lambda m: (rows(m), normal(K), rows(m)),
+    ),
+    "silu_mul_quantize": (lambda x: ops.silu_mul_quantize(*x.chunk(2, -1), dtype=torch.int8), lambda m: (rows(m),)),
     "int8_matmul": (
         lambda a, b, z: ops.int8_matmul(a, b.t(), a_zero_point=z),
         lambda m: (codes(m, K), codes(N, K), zero_points(m, 1)),
@@ -123,7 +128,9 @@ class AllOps(torch.nn.Module):
         z = quaver.int8_matmul_requantize(a, b.t(), params, b_scale, b_scale[:, :1])
         codes = quaver.requantize(acc, params, b_scale, b_scale[:, :1], mode="fixed")
         seen = quaver.fake_quantize(x, params) * quaver.fake_quantize_mask(x, params)
-        return a, acc, y, z, codes, seen, quaver.dequantize(q, q_params), self.layer(torch.relu(x))
+        normed, _, h = quaver.rms_norm_quantize(x, b_scale.new_ones(K), residual=x)
+        gated, _ = quaver.silu_mul_quantize(*h.chunk(2, -1))
+        return a, acc, y, z, codes, seen, normed, gated, quaver.dequantize(q, q_params), self.layer(torch.relu(x))
 
 
 def module_and_tensors(m):

@@ -61,6 +61,19 @@ def results():
             yield f"dynamic_quantize {dtype} {code_dtype}", q
             yield f"dynamic_quantize {dtype} {code_dtype} row sums", row_sum
 
+        gate = torch.cat([x, torch.linspace(-110, 110, 131 * 60).reshape(60, 131).to(dtype)])
+        for kind in ({}, {"symmetric": False, "dtype": torch.uint8}):
+            for length in (131, 64, 1):
+                options = {**kind, "return_row_sum": True}
+                first, second = gate[:, :length], gate.flip(0)[:, :length]
+                weight = normal(length, dtype=dtype)
+                made = quaver.rms_norm_quantize(first, weight, residual=second, **options)
+                gated = quaver.silu_mul_quantize(first, second, **options)
+                for op, results in (("rms_norm_quantize", made), ("silu_mul_quantize", gated)):
+                    q, params, *rest = results
+                    for number, result in enumerate((q, params.scale, params.zero_point, *rest)):
+                        yield f"{op} {dtype} {kind} {length} result {number}", result
+
     # Extreme codes: their pairs overflow the 16 bits of instructions that multiply bytes.
     m, k, n = 37, 259, 131
     for a_dtype in CODE_DTYPES:

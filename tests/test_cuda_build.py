@@ -19,6 +19,8 @@ KERNELS = (
     "quantize_kernel",
     "quantize_stochastic_kernel",
     "dynamic_quantize_kernel",
+    "rms_norm_quantize_kernel",
+    "silu_mul_quantize_kernel",
     "matmul_simt_kernel",
     "requantize_rows_kernel",
     "requantize_elements_kernel",

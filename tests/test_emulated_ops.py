@@ -123,6 +123,43 @@ def test_dynamic_quantize(dtype, symmetric):
     check("dynamic_quantize", x[:, :0], (9, 1), symmetric=symmetric, return_row_sum=True)
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+def test_rms_norm_quantize(dtype, symmetric):
+    for seed, shape in enumerate([(9, 300), (7,), (0, 5), (5, 0), (2, 3, 64), (2, 1, 3, 2, 1, 40)]):
+        for code_dtype in CODE_DTYPES if not symmetric else CODE_DTYPES[:1]:
+            codes_of = {"symmetric": symmetric, "dtype": code_dtype, "return_row_sum": True}
+            x, weight = normal(*shape, dtype=dtype), normal(shape[-1], dtype=FLOAT_DTYPES[seed % 3])
+            check("rms_norm_quantize", x, weight, **codes_of, seed=seed)
+            check("rms_norm_quantize", x, weight, residual=normal(*shape, dtype=dtype, seed=1), eps=0.1, seed=seed)
+    edges = EDGE_VALUES.to(dtype).repeat(7, 1)
+    weight = EDGE_VALUES.flip(0)
+    for (_, x), (_, residual) in zip(layouts(edges), layouts(edges.flip(1)), strict=True):
+        check("rms_norm_quantize", x, weight, symmetric=symmetric)
+        check("rms_norm_quantize", x, weight.repeat_interleave(2)[::2], residual=residual, symmetric=symmetric)
+    x = torch.cat([normal(40, 24), torch.zeros(1, 24)]).to(dtype)
+    for column in range(24):
+        x[column, column] = EDGE_VALUES[-1 - column]
+    check("rms_norm_quantize", x, torch.ones(24), symmetric=symmetric, eps=1e-46, q_min=-5, q_max=100)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+def test_silu_mul_quantize(dtype, symmetric):
+    for seed, shape in enumerate([(9, 300), (7,), (0, 5), (5, 0), (2, 3, 64), (2, 1, 3, 2, 1, 40)]):
+        gate, up = 4 * normal(*shape, dtype=dtype), normal(*shape, dtype=dtype, seed=1)
+        for code_dtype in CODE_DTYPES if not symmetric else CODE_DTYPES[:1]:
+            codes_of = {"symmetric": symmetric, "dtype": code_dtype, "return_row_sum": True}
+            check("silu_mul_quantize", gate, up, **codes_of, seed=seed)
+    hard = torch.cat([EDGE_VALUES, torch.linspace(-110, 110, 1000), torch.exp2(torch.linspace(-30, 7, 100))])
+    gate = torch.cat([hard, -hard])[:2200].to(dtype)
+    for up in (torch.ones_like(gate), gate.flip(0)):
+        # Rows of few, whose scale shows a small product's last bit.
+        gates, ups = gate[: len(gate) // 8 * 8].view(-1, 8), up[: len(gate) // 8 * 8].view(-1, 8)
+        for (_, a), (_, b) in zip(layouts(gates), layouts(ups), strict=True):
+            check("silu_mul_quantize", a, b, symmetric=symmetric, return_row_sum=True)
+
+
 @pytest.mark.parametrize("a_dtype", CODE_DTYPES, ids=str)
 @pytest.mark.parametrize("b_dtype", CODE_DTYPES, ids=str)
 @pytest.mark.parametrize("b_is_weight", [True, False], ids=["b = w.t()", "b [K, N]"])
@@ -228,6 +265,9 @@ def test_every_architecture(device):
             return_row_sum=True,
         )
         check("dequantize", codes(5, 130), scales(5, 1), dtype=torch.bfloat16, device=device, seed=seed)
+        x, other = normal(3, 2056), normal(3, 2056, seed=1)
+        check("rms_norm_quantize", x, normal(2056), residual=other, device=device, seed=seed)
+        check("silu_mul_quantize", x, other, symmetric=False, device=device, seed=seed)
         scale = scales(30, 1)
         check(
             "int8_linear", normal(70, 64), codes(30, 64), scale, normal(30), symmetric=False, device=device, seed=seed

@@ -189,6 +189,50 @@ def test_dynamic_quantize_of_other_blocks():
         check("dynamic_quantize", specials, (4, 1), symmetric=symmetric, return_row_sum=True)
 
 
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+@pytest.mark.parametrize("length", [length for length in ROWS if length <= 16384])
+def test_rows_that_are_made_and_quantized(dtype, length):
+    """The weight in each type, rows aligned and not, with a residual and without, halves of one tensor."""
+    rows = 3 if length > 2000 else 11
+    x, other = normal(rows, length, dtype=dtype, seed=length), normal(rows, length, dtype=dtype, seed=length + 1)
+    options = {"symmetric": False, "return_row_sum": True, "seed": length}
+    for weight_dtype, view in zip(FLOAT_DTYPES, (x, padded(x), x), strict=True):
+        weight = normal(length, dtype=weight_dtype)
+        check("rms_norm_quantize", view, weight, **options)
+        check("rms_norm_quantize", view, weight, residual=other, **options)
+    check("silu_mul_quantize", *torch.cat([x, other], 1).chunk(2, 1), **options)
+    check("silu_mul_quantize", padded(x), other, **options)
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+def test_rows_are_read_once_and_written_once(dtype):
+    x, other, size = normal(6, 4096, dtype=dtype), normal(6, 4096, dtype=dtype, seed=1), dtype.itemsize
+    weight, parameters = normal(4096), 6 * (4 + 4)
+    runs = [
+        *check("rms_norm_quantize", x, weight),
+        *check("rms_norm_quantize", x, weight, residual=other),
+        *check("silu_mul_quantize", *torch.cat([x, other], 1).chunk(2, 1)),
+    ]
+    read = [run.counters.global_bytes_read for run in runs]
+    weights = read[0] - x.numel() * size  # each row reads them
+    assert weights == 6 * 4096 * 4
+    assert read == [x.numel() * size + weights, 2 * x.numel() * size + weights, 2 * x.numel() * size]
+    codes_written = x.numel() + parameters
+    written = [run.counters.global_bytes_written for run in runs]
+    assert written == [codes_written, codes_written + x.numel() * size, codes_written]
+
+
+def test_rows_that_are_made_of_strided_tensors():
+    x, other = normal(2, 3, 4, 40), normal(4, 3, 2, 40, seed=1).transpose(0, 2)
+    for first, second in ((x, other), (other, x), (x, x.mT.contiguous().mT), (x[..., ::2], other[..., 1::2])):
+        weight = normal(2 * first.shape[-1])[::2]
+        check("rms_norm_quantize", first, weight, residual=second, symmetric=False, return_row_sum=True)
+        check("silu_mul_quantize", first, second, symmetric=False, return_row_sum=True)
+    row = normal(1, 40).expand(9, 40)
+    check("rms_norm_quantize", row, normal(1).expand(40), residual=normal(9, 1).expand(9, 40))
+    check("silu_mul_quantize", row, normal(9, 1).expand(9, 40))
+
+
 # Shapes of acc: few rows and many, less than a warp's columns and several tiles, one plane and several.
 PRODUCTS = (
     (1, 1024),
@@ -277,6 +321,8 @@ def test_every_kernel_runs():
         for view, scale_shape in ((x, (1, 1)), (x[:, :8], (1, 8)), (x[:, ::2], (9, 1)), (x.reshape(-1), (1,))):
             runs += check("choose_qparams", view, scale_shape)
         runs += check("dynamic_quantize", x, (9, 1))
+        runs += check("rms_norm_quantize", x, normal(1000))
+        runs += check("silu_mul_quantize", x, x)
         runs += check("choose_qparams", normal(1, 9000, dtype=dtype), (1, 1))
     for n in (64, 63):
         runs += check("requantize", products(9, n), scales(), scales(1, n), scales())

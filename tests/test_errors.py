@@ -64,6 +64,8 @@ ACCEPTED = {
     "choose_qparams": {"x": tensor(4, 6), "scale_shape": [4, 1]},
     "quantize": {"x": tensor(4, 6), "scale": tensor(4, 1), "zero_point": int32(4, 1)},
     "dynamic_quantize": {"x": tensor(4, 6), "scale_shape": [4, 1]},
+    "rms_norm_quantize": {"x": tensor(4, 6), "weight": tensor(6), "residual": tensor(4, 6)},
+    "silu_mul_quantize": {"gate": tensor(4, 6), "up": tensor(4, 6)},
     "int8_matmul": PRODUCT,
     "int8_matmul_dequantize": SCALED_PRODUCT,
     "int8_matmul_requantize": {**SCALED_PRODUCT, "out_scale": tensor(1, 5), "out_zero_point": int32(1, 5)},
@@ -89,9 +91,11 @@ ACCEPTED = {
 MATMULS = ("int8_matmul", "int8_matmul_dequantize", "int8_matmul_requantize")
 SCALED = ("int8_matmul_dequantize", "int8_matmul_requantize", "requantize")
 REQUANTIZING = SCALED[1:]
+OF_ROWS = ("rms_norm_quantize", "silu_mul_quantize")
 QUANTIZING = ("quantize", "fake_quantize", "fake_quantize_mask")
 CHOOSING = ("choose_qparams", "dynamic_quantize")
-WITH_RANGE = (*CHOOSING, *QUANTIZING, *REQUANTIZING)
+AIMING = (*CHOOSING, *OF_ROWS)
+WITH_RANGE = (*AIMING, *QUANTIZING, *REQUANTIZING)
 FLOATS = "must be float32, float16 or bfloat16, got"
 SYMMETRIC_UINT8 = (
     "symmetric uint8 codes need q_min=0, which says that the data has one sign; "
@@ -102,6 +106,7 @@ SCALE_SHAPE = "scale_shape must have as many sizes as x has dimensions, each div
 SCALE = "scale must have one element, or as many dimensions as {} with sizes that divide its [4, 6], got"
 ROW = "the shape [3, 1] (a row's value [..., M, 1]), got"
 COLUMN = "the shape [1, 5] (a column's value [..., 1, N]), got"
+ROWS = "must have rows of at most 16384 elements, which are held until their scale is known, got"
 EXACT = "zero points, so that every sum is exact in int32, got"
 
 # (ops, what is changed, words after "quaver::op: ")
@@ -167,25 +172,29 @@ REFUSED = (
         "q_min and q_max must satisfy 0 <= q_min < q_max <= 255 for uint8, got q_min=0 and q_max=256",
     ),
     (
-        CHOOSING,
+        AIMING,
         {"q_max": 2**40},
         f"q_min and q_max must satisfy -128 <= q_min < q_max <= 127 for int8, got q_min=-127 and q_max={2**40}",
     ),
     (
-        CHOOSING,
+        AIMING,
         {"q_min": -129, "symmetric": False},
         "q_min and q_max must satisfy -128 <= q_min < q_max <= 127 for int8, got q_min=-129 and q_max=127",
     ),
-    (CHOOSING, {"q_min": 1}, "symmetric codes need q_min <= 0 < q_max, got q_min=1 and q_max=127"),
-    (CHOOSING, {"q_max": 0}, "symmetric codes need q_min <= 0 < q_max, got q_min=-127 and q_max=0"),
-    (CHOOSING, {"dtype": torch.uint8}, SYMMETRIC_UINT8),
-    (CHOOSING, {"dtype": torch.uint8, "q_min": 1}, SYMMETRIC_UINT8),
-    (CHOOSING, {"eps": 0.0}, "eps must be positive and finite, got 0"),
-    (CHOOSING, {"eps": -1234567.8}, "eps must be positive and finite, got -1.23457e+06"),
-    (CHOOSING, {"eps": 1e39}, "eps must be positive and finite, got 1e+39"),
-    (CHOOSING, {"eps": 3.4028235e38}, "eps must be positive and finite, got 3.40282e+38"),  # past the largest
-    (CHOOSING, {"eps": float("inf")}, "eps must be positive and finite, got inf"),
-    (CHOOSING, {"eps": float("nan")}, "eps must be positive and finite, got nan"),
+    (AIMING, {"q_min": 1}, "symmetric codes need q_min <= 0 < q_max, got q_min=1 and q_max=127"),
+    (AIMING, {"q_max": 0}, "symmetric codes need q_min <= 0 < q_max, got q_min=-127 and q_max=0"),
+    (AIMING, {"dtype": torch.uint8}, SYMMETRIC_UINT8),
+    (AIMING, {"dtype": torch.uint8, "q_min": 1}, SYMMETRIC_UINT8),
+    ((*CHOOSING, "rms_norm_quantize"), {"eps": 0.0}, "eps must be positive and finite, got 0"),
+    ((*CHOOSING, "rms_norm_quantize"), {"eps": -1234567.8}, "eps must be positive and finite, got -1.23457e+06"),
+    ((*CHOOSING, "rms_norm_quantize"), {"eps": 1e39}, "eps must be positive and finite, got 1e+39"),
+    (
+        (*CHOOSING, "rms_norm_quantize"),
+        {"eps": 3.4028235e38},
+        "eps must be positive and finite, got 3.40282e+38",
+    ),  # past the largest
+    ((*CHOOSING, "rms_norm_quantize"), {"eps": float("inf")}, "eps must be positive and finite, got inf"),
+    ((*CHOOSING, "rms_norm_quantize"), {"eps": float("nan")}, "eps must be positive and finite, got nan"),
     # Granularities
     (CHOOSING, {"scale_shape": [4]}, f"{SCALE_SHAPE} [4]"),
     (CHOOSING, {"scale_shape": [4, 5]}, f"{SCALE_SHAPE} [4, 5]"),
@@ -202,6 +211,25 @@ REFUSED = (
         {"x": tensor(), "scale_shape": [], "return_row_sum": True},
         "return_row_sum needs an x with at least 1 dimension, got 0",
     ),
+    # Rows that are made and quantized
+    (OF_ROWS[:1], {"x": float64(4, 6)}, f"x {FLOATS} float64"),
+    (OF_ROWS[:1], {"x": tensor()}, "x must have at least 1 dimension, got 0"),
+    (OF_ROWS[:1], {"x": tensor(1, 1, 1, 1, 1, 4, 6)}, "x must have at most 6 dimensions, got 7"),
+    (OF_ROWS[:1], {"x": tensor(2, 16_385)}, f"x {ROWS} 16385"),
+    (OF_ROWS[:1], {"x": None}, "x must be a tensor, got None"),
+    (OF_ROWS[:1], {"weight": None}, "weight must be a tensor, got None"),
+    (OF_ROWS[1:], {"gate": None}, "gate must be a tensor, got None"),
+    (OF_ROWS[1:], {"up": None}, "up must be a tensor, got None"),
+    (OF_ROWS[:1], {"weight": int8(6)}, f"weight {FLOATS} int8"),
+    (OF_ROWS[:1], {"weight": tensor(4)}, "weight must have the shape [6], got [4]"),
+    (OF_ROWS[:1], {"weight": tensor(1, 6)}, "weight must have the shape [6], got [1, 6]"),
+    (OF_ROWS[:1], {"residual": tensor(4, 6, dtype=torch.float16)}, "residual must be float32, got float16"),
+    (OF_ROWS[:1], {"residual": tensor(6)}, "residual must have the shape of x [4, 6], got [6]"),
+    (OF_ROWS[1:], {"gate": int8(4, 6)}, f"gate {FLOATS} int8"),
+    (OF_ROWS[1:], {"gate": tensor(), "up": tensor()}, "gate must have at least 1 dimension, got 0"),
+    (OF_ROWS[1:], {"gate": tensor(16_385), "up": tensor(16_385)}, f"gate {ROWS} 16385"),
+    (OF_ROWS[1:], {"up": tensor(4, 6, dtype=torch.bfloat16)}, "up must be float32, got bfloat16"),
+    (OF_ROWS[1:], {"up": tensor(1, 6)}, "up must have the shape of gate [4, 6], got [1, 6]"),
     # Products
     (MATMULS, {"a": int8(4)}, "a must have at least 2 dimensions, got 1"),
     (MATMULS, {"b": int8()}, "b must have at least 2 dimensions, got 0"),
@@ -384,6 +412,7 @@ B = torch.ones(6, 5, dtype=torch.int8)
 W = torch.ones(5, 6, dtype=torch.int8)
 ACC = torch.ones(4, 5, dtype=torch.int32)
 ONE = torch.tensor(1.0)
+WEIGHT = torch.ones(6)
 ZERO = torch.tensor(0, dtype=torch.int32)
 PARAMS = quaver.choose_qparams(X, symmetric=False)
 X_GRAD = torch.ones(4, 6, requires_grad=True)
@@ -407,6 +436,10 @@ def requantized(out_scale, **options):
 
 def last_stage(a_scale=ONE, **options):
     return quaver.requantize(ACC, a_scale, ONE, ONE, **options)
+
+
+def normed(**options):
+    return quaver.rms_norm_quantize(X, WEIGHT, **options)
 
 
 def of_both(words, *arguments, **options):
@@ -444,6 +477,13 @@ REFUSED_BY_FUNCTIONS = {
         "requantize: a_scale must be a tensor or QuantizationParams, got float": lambda: last_stage(0.1),
         "requantize: relu must be a bool, got int": lambda: last_stage(relu=1),
         "requantize: out_zero_point must be a tensor, got int": lambda: last_stage(out_zero_point=1),
+        "rms_norm_quantize: x must be a tensor, got list": lambda: quaver.rms_norm_quantize([1.0], WEIGHT),
+        "rms_norm_quantize: weight must be a tensor, got int": lambda: quaver.rms_norm_quantize(X, 1),
+        "rms_norm_quantize: residual must be a tensor, got float": lambda: normed(residual=1.0),
+        "rms_norm_quantize: eps must be a number, got NoneType": lambda: normed(eps=None),
+        "rms_norm_quantize: return_row_sum must be a bool, got int": lambda: normed(return_row_sum=1),
+        "silu_mul_quantize: up must be a tensor, got NoneType": lambda: quaver.silu_mul_quantize(X, None),
+        "silu_mul_quantize: symmetric must be a bool, got int": lambda: quaver.silu_mul_quantize(X, X, symmetric=0),
         "dequantize: scale must be a tensor or QuantizationParams, got int": lambda: quaver.dequantize(Q, 1),
         "int8_linear: weight_scale must be a tensor or QuantizationParams, got float": lambda: quaver.int8_linear(
             X, W, 0.1
@@ -492,6 +532,9 @@ REFUSED_BY_FUNCTIONS = {
         f"requantize: {RANGE.format(0, 255, 'uint8')} q_min=9 and q_max=9": (
             lambda: last_stage(q_min=9, q_max=9, dtype=torch.uint8)
         ),
+        "rms_norm_quantize: eps must be positive and finite, got 0": lambda: normed(eps=0),
+        f"rms_norm_quantize: {SYMMETRIC_UINT8}": lambda: normed(dtype=torch.uint8),
+        f"silu_mul_quantize: {CODE_DTYPE} torch.int32": lambda: quaver.silu_mul_quantize(X, X, dtype=torch.int32),
         f"requantize: a_scale {POSITIVE} -1.0": lambda: last_stage(-ONE, check=True),
         "requantize: out_zero_point must lie within -128..127, got 300": (
             lambda: last_stage(out_zero_point=ZERO + 300, check=True)
@@ -540,6 +583,8 @@ REFUSED_BY_FUNCTIONS = {
         f"choose_qparams: x {NO_GRADIENT} x.detach()": lambda: quaver.choose_qparams(X_GRAD),
         f"quantize: x {NO_GRADIENT} x.detach()": lambda: quaver.quantize(X_GRAD, ONE),
         f"dynamic_quantize: x {NO_GRADIENT} x.detach()": lambda: quaver.dynamic_quantize(X_GRAD),
+        f"rms_norm_quantize: residual {NO_GRADIENT} residual.detach()": lambda: normed(residual=X_GRAD),
+        f"silu_mul_quantize: gate {NO_GRADIENT} gate.detach()": lambda: quaver.silu_mul_quantize(X_GRAD, X),
         f"dequantize: scale {NO_GRADIENT} scale.detach()": lambda: quaver.dequantize(Q, ONE_GRAD),
         f"quantize: scale {NO_GRADIENT} scale.detach()": lambda: quaver.quantize(X, ONE_GRAD),
         f"fake_quantize: scale {NO_GRADIENT} scale.detach()": lambda: quaver.fake_quantize(X, ONE_GRAD),

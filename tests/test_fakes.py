@@ -56,6 +56,16 @@ CALLS = (
     ("dynamic_quantize", (normal(4, 6), [4, 1]), {}),
     ("dynamic_quantize", (normal(4, 6), [1, 1]), {"symmetric": False, "return_row_sum": True}),
     ("dynamic_quantize", (normal(2, 4, 6).transpose(0, 2), [6, 4, 1]), {"dtype": torch.uint8, "symmetric": False}),
+    ("rms_norm_quantize", (normal(4, 6), normal(6)), {}),
+    (
+        *("rms_norm_quantize", (normal(2, 4, 6, dtype=torch.float16).transpose(0, 2), normal(2, dtype=torch.bfloat16))),
+        {"residual": normal(6, 4, 2, dtype=torch.float16), "symmetric": False, "return_row_sum": True, "eps": 0.1},
+    ),
+    ("silu_mul_quantize", normal(4, 12).chunk(2, -1), {}),
+    (
+        *("silu_mul_quantize", (normal(4, 6).t(), normal(6, 4))),
+        {"symmetric": False, "dtype": torch.uint8, "return_row_sum": True, "q_max": 9},
+    ),
     ("int8_matmul", (codes(3, 4), codes(4, 5)), {}),
     (
         *("int8_matmul", (codes(2, 3, 4), codes(5, 4, dtype=torch.uint8).t())),
@@ -146,6 +156,10 @@ def test_elementwise_layouts(shape, scale_shape, device):
             assert_fake_is_true("choose_qparams", (view, whole_shape), symmetric=False)
             assert_fake_is_true("quantize", (view, scale), dtype=torch.uint8)
             assert_fake_is_true("dynamic_quantize", (view, whole_shape), return_row_sum=x.dim() > 0)
+            if x.dim() > 0:
+                weight = torch.ones(x.shape[-1], device=device)
+                assert_fake_is_true("rms_norm_quantize", (view, weight), residual=x, return_row_sum=True)
+                assert_fake_is_true("silu_mul_quantize", (view, x), symmetric=False, dtype=torch.uint8)
             assert_fake_is_true("dequantize", (view.to(torch.int8), scale), dtype=torch.float16)
             assert_fake_is_true("fake_quantize", (view.to(torch.bfloat16), scale))
             assert_fake_is_true("fake_quantize_mask", (view, scale))
@@ -205,13 +219,19 @@ def linear(x, weight):
     return (quaver.int8_linear(torch.tanh(x), weight_q, params, weight_sum=weight_sum, symmetric=False) * 2,)
 
 
+def fused(x, weight):
+    q, params, h = quaver.rms_norm_quantize(x, weight[0], residual=torch.relu(x))
+    gate, up = torch.cat([h, x], -1).chunk(2, -1)
+    return q, params.scale, *quaver.silu_mul_quantize(gate, up)[:1]
+
+
 def grouped(x, weight):
     q, params = quaver.dynamic_quantize(torch.cat([x, x]), quaver.PerGroup(4))
     return q, quaver.dequantize(q, params), weight
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("function", [stages, linear, grouped])
+@pytest.mark.parametrize("function", [stages, linear, fused, grouped])
 def test_compiled_once_for_every_size(function, device):
     torch._dynamo.reset()
     compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")

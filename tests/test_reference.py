@@ -195,6 +195,101 @@ def test_dynamic_quantize(device, symmetric):
     assert_exact(row_sum, [sum(row) for row in expected], torch.int32)
 
 
+# (11) and (12), by their codes and scales
+
+
+def check_rows_to_codes(actual, ys, symmetric):
+    q_min, q_max = (-127, 127) if symmetric else (-128, 127)
+    params = [oracle.choose_qparams(y, symmetric=symmetric, q_min=q_min, q_max=q_max) for y in ys]
+    expected = [[oracle.quantize(v, *chosen, q_min, q_max) for v in y] for y, chosen in zip(ys, params, strict=True)]
+    q, scale, zero_point, row_sum = actual[:4]
+    assert_exact(scale, [scale for scale, _ in params], torch.float32)
+    assert_exact(zero_point, [zero_point for _, zero_point in params], torch.int32)
+    assert_exact(q, [code for row in expected for code in row], torch.int8)
+    assert_exact(row_sum, [sum(row) for row in expected], torch.int32)
+
+
+@on_each_device
+@for_each_float
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("length", [1, 3, 8, 21])
+def test_rms_norm_quantize(device, dtype, symmetric, length):
+    draw = random.Random(length)
+    form = FORMATS[dtype]
+    low, high = (-20, 10) if dtype == torch.float16 else (-100, 60)
+    sizes = random_scales(draw, 30, low, high)
+
+    def rows():
+        return [[oracle.convert(draw.gauss(0, 1) * size, form) for _ in range(length)] for size in sizes]
+
+    xs, residuals = rows(), rows()
+    weight = [oracle.convert(draw.gauss(0, 1), oracle.BFLOAT16) for _ in range(length)]
+    sums = [
+        [oracle.convert(oracle.add(a, b), form) for a, b in zip(x, residual, strict=True)]
+        for x, residual in zip(xs, residuals, strict=True)
+    ]
+    for residual, hs, eps in ((None, xs, 1e-6), (residuals, sums, 1e-30)):
+        actual = reference.rms_norm_quantize(
+            torch.tensor(xs, dtype=dtype, device=device),
+            torch.tensor(weight, dtype=torch.bfloat16, device=device),
+            residual=None if residual is None else torch.tensor(residual, dtype=dtype, device=device),
+            eps=eps,
+            symmetric=symmetric,
+            return_row_sum=True,
+        )
+        check_rows_to_codes(actual, [oracle.rms_norm(h, weight, eps) for h in hs], symmetric)
+        assert_exact(actual[4], [] if residual is None else [h for row in sums for h in row], dtype)
+
+
+@on_each_device
+@pytest.mark.parametrize("value", [2.0, 0.25, 0.0, 1e-45, 16256.5, 1.0000001, 3.4028235e38])
+def test_square_root(device, value):
+    value = oracle.rounded(Fraction(value))
+    root = oracle.square_root(value)
+    half = oracle.power_of_two(oracle.unit_exponent(Fraction(root), oracle.FLOAT32)) / 2 if root else 0
+    assert (Fraction(root) - half) ** 2 <= Fraction(value) <= (Fraction(root) + half) ** 2
+    assert_exact(reference.square_root(torch.tensor([value], device=device)), [root], torch.float32)
+
+
+def hard_exponents(draw):
+    """Of all sizes, around the seams of the reduction, where results overflow, are denormal and vanish."""
+    usual = [draw.uniform(-104, 89) for _ in range(600)] + [draw.gauss(0, 1) for _ in range(300)]
+    tiny = [draw.choice((1, -1)) * size for size in random_scales(draw, 200, -149, 2)]
+    seams = [(n + 0.5) * 0.6931471805599453 for n in range(-151, 130)]
+    ends = [88.72283, 88.722839, 89.0, 1e30, LARGEST, -87.3, -103.97208, -103.97209, -104.0, -1e30]
+    return [oracle.rounded(Fraction(x)) for x in usual + tiny + seams + ends] + [0.0, -0.0, inf, -inf, nan]
+
+
+@on_each_device
+def test_exponential_and_silu(device):
+    xs = hard_exponents(random.Random(2))
+    xs += [-x for x in xs]
+    on_device = torch.tensor(xs, device=device)
+    assert_exact(reference.exponential(on_device), [oracle.exponential(x) for x in xs], torch.float32)
+    assert_exact(reference.silu(on_device), [oracle.silu(x) for x in xs], torch.float32)
+
+
+@on_each_device
+@for_each_float
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_silu_mul_quantize(device, dtype, symmetric):
+    draw = random.Random(3)
+    form = FORMATS[dtype]
+    gates = [[oracle.convert(draw.gauss(0, 6), form) for _ in range(16)] for _ in range(60)]
+    ups = [[oracle.convert(draw.gauss(0, 1), form) for _ in range(16)] for _ in range(60)]
+    actual = reference.silu_mul_quantize(
+        torch.tensor(gates, dtype=dtype, device=device),
+        torch.tensor(ups, dtype=dtype, device=device),
+        symmetric=symmetric,
+        return_row_sum=True,
+    )
+    ys = [
+        [oracle.multiply(oracle.silu(g), u) for g, u in zip(gate, up, strict=True)]
+        for gate, up in zip(gates, ups, strict=True)
+    ]
+    check_rows_to_codes(actual, ys, symmetric)
+
+
 # (6)
 
 

@@ -89,6 +89,14 @@ REQUANTIZED = (
 )
 # Rows of 20,000 are too long to be held: they are read twice.
 COLUMNS = ((16, 768), (8, 4096), (2, 16384), (2, 20000))
+# Of rows that are made and quantized: (what, shape, layout)
+MADE_ROWS = (
+    ("per token", (8, 4096), None),
+    ("per token", (16, 768), None),
+    ("per token", (2, 16384), None),
+    ("per token, odd rows", (16, 1021), None),
+    ("per token, misaligned", (16, 1024), misaligned),
+)
 # (M, N, K)
 PRODUCTS = ((64, 64, 256), (16, 128, 512), (65, 63, 100))
 
@@ -122,6 +130,22 @@ def dynamic_quantize_call(dtype, shape, symmetric, row_sum):
     x = normal(*shape, dtype=dtype)
     options = {"symmetric": symmetric, "return_row_sum": row_sum}
     return Call("dynamic_quantize", (x, (shape[0], 1)), options, (x,), (0,), x.numel())
+
+
+def rms_norm_call(dtype, shape, layout, with_residual):
+    x, residual = (layout(part) if layout else part for part in (normal(*shape, dtype=dtype, seed=s) for s in (0, 1)))
+    options = {"residual": residual} if with_residual else {}
+    read, written = ((x, residual), (0, 4)) if with_residual else ((x,), (0,))
+    return Call("rms_norm_quantize", (x, normal(shape[1], dtype=dtype)), options, read, written, x.numel())
+
+
+def silu_mul_call(dtype, shape, layout):
+    """gate and up are halves of one tensor, or lie as `layout` has it."""
+    gate, up = normal(shape[0], 2 * shape[1], dtype=dtype).chunk(2, 1)
+    gate, up = (layout(part) if layout else part for part in (gate, up))
+    return Call(
+        "silu_mul_quantize", (gate, up), {"symmetric": False, "return_row_sum": True}, (gate, up), (0,), gate.numel()
+    )
 
 
 def matmul_call(op, mnk, zero_point, b_is_weight=True):
@@ -178,6 +202,13 @@ def all_cases():
             args = (dynamic_quantize_call, dtype, shape)
             add("dynamic_quantize", dtype, shape, "per token", *args, True, False)
             add("dynamic_quantize", dtype, shape, "per token, asymmetric, row sums", *args, False, True)
+    for dtype in FLOAT_DTYPES:
+        for what, shape, layout in MADE_ROWS if dtype != torch.float16 else MADE_ROWS[:1]:
+            add("rms_norm_quantize", dtype, shape, what, rms_norm_call, dtype, shape, layout, False)
+            add("rms_norm_quantize", dtype, shape, f"{what}, residual", rms_norm_call, dtype, shape, layout, True)
+    for dtype in FLOAT_DTYPES:
+        for what, shape, layout in MADE_ROWS if dtype != torch.float16 else MADE_ROWS[:1]:
+            add("silu_mul_quantize", dtype, shape, f"{what}, row sums", silu_mul_call, dtype, shape, layout)
     for op in ("int8_matmul", "int8_matmul_dequantize", "int8_matmul_requantize"):
         for mnk in PRODUCTS:
             add(op, torch.int8, mnk, "symmetric", matmul_call, op, mnk, False)

@@ -19,6 +19,10 @@ int64_t dynamic_quantize_scratch(const DynamicQuantizeArguments& arguments);
 [[nodiscard]] cudaError_t launch_dynamic_quantize(const DynamicQuantizeArguments& arguments, void* scratch,
                                                   cudaStream_t stream);
 
+[[nodiscard]] cudaError_t launch_rms_norm_quantize(const RmsNormArguments& arguments, cudaStream_t stream);
+
+[[nodiscard]] cudaError_t launch_silu_mul_quantize(const SiluMulArguments& arguments, cudaStream_t stream);
+
 int64_t sum_codes_scratch(const SumArguments& arguments);
 [[nodiscard]] cudaError_t launch_sum_codes(const SumArguments& arguments, void* scratch, cudaStream_t stream);
 

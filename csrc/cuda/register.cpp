@@ -10,6 +10,7 @@
 #include "prepare_linear.h"
 #include "prepare_matmul.h"
 #include "prepare_requantize.h"
+#include "prepare_rows.h"
 
 namespace quaver {
 namespace {
@@ -70,6 +71,30 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> dynamic_quantize_cuda(const Tensor& x
   void* const scratch = scratch_memory(x, dynamic_quantize_scratch(arguments), keeper);
   check_launch("dynamic_quantize", launch_dynamic_quantize(arguments, scratch, stream_of(x)));
   return {q, scale, zero_point, row_sum};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> rms_norm_quantize_cuda(
+    const Tensor& x, const Tensor& weight, OptionalTensor residual, double eps, bool symmetric, ScalarType dtype,
+    std::optional<int64_t> q_min, std::optional<int64_t> q_max, bool return_row_sum) {
+  const DeviceGuard guard(device_index(x));
+  RowResults results;
+  Tensor residual_out, contiguous_weight;
+  const RmsNormArguments arguments =
+      prepare_rms_norm_quantize(x, weight, residual, eps, {symmetric, dtype, q_min, q_max, return_row_sum}, results,
+                                residual_out, contiguous_weight);
+  check_launch("rms_norm_quantize", launch_rms_norm_quantize(arguments, stream_of(x)));
+  return {results.q, results.scale, results.zero_point, results.row_sum, residual_out};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> silu_mul_quantize_cuda(const Tensor& gate, const Tensor& up, bool symmetric,
+                                                                  ScalarType dtype, std::optional<int64_t> q_min,
+                                                                  std::optional<int64_t> q_max, bool return_row_sum) {
+  const DeviceGuard guard(device_index(gate));
+  RowResults results;
+  const SiluMulArguments arguments =
+      prepare_silu_mul_quantize(gate, up, {symmetric, dtype, q_min, q_max, return_row_sum}, results);
+  check_launch("silu_mul_quantize", launch_silu_mul_quantize(arguments, stream_of(gate)));
+  return {results.q, results.scale, results.zero_point, results.row_sum};
 }
 
 // The sums of q's codes along one dimension.
@@ -197,6 +222,8 @@ STABLE_TORCH_LIBRARY_IMPL(quaver, CUDA, m) {
   m.impl("choose_qparams", TORCH_BOX(&quaver::choose_qparams_cuda));
   m.impl("quantize", TORCH_BOX(&quaver::quantize_cuda));
   m.impl("dynamic_quantize", TORCH_BOX(&quaver::dynamic_quantize_cuda));
+  m.impl("rms_norm_quantize", TORCH_BOX(&quaver::rms_norm_quantize_cuda));
+  m.impl("silu_mul_quantize", TORCH_BOX(&quaver::silu_mul_quantize_cuda));
   m.impl("int8_matmul", TORCH_BOX(&quaver::int8_matmul_cuda));
   m.impl("int8_matmul_dequantize", TORCH_BOX(&quaver::int8_matmul_dequantize_cuda));
   m.impl("int8_matmul_requantize", TORCH_BOX(&quaver::int8_matmul_requantize_cuda));

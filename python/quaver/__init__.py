@@ -19,6 +19,8 @@ from quaver.ops import (
     int8_matmul_requantize,
     quantize,
     requantize,
+    rms_norm_quantize,
+    silu_mul_quantize,
 )
 from quaver.qparams import PerChannel, PerGroup, PerTensor, PerToken, QuantizationParams
 from quaver.selftest import selftest
@@ -51,6 +53,8 @@ __all__ = [
     "quantize_model",
     "reference",
     "requantize",
+    "rms_norm_quantize",
     "selftest",
+    "silu_mul_quantize",
     "verify",
 ]

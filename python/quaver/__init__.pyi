@@ -202,5 +202,79 @@ def requantize(
     mode: str = "float",
     check: bool = False,
 ) -> Tensor: ...
+@overload
+def rms_norm_quantize(
+    x: Tensor,
+    weight: Tensor,
+    *,
+    residual: None = None,
+    eps: float = 1e-6,
+    symmetric: bool = True,
+    dtype: torch.dtype = ...,
+    q_min: int | None = None,
+    q_max: int | None = None,
+    return_row_sum: Literal[False] = False,
+) -> tuple[Tensor, QuantizationParams]: ...
+@overload
+def rms_norm_quantize(
+    x: Tensor,
+    weight: Tensor,
+    *,
+    residual: None = None,
+    eps: float = 1e-6,
+    symmetric: bool = True,
+    dtype: torch.dtype = ...,
+    q_min: int | None = None,
+    q_max: int | None = None,
+    return_row_sum: Literal[True],
+) -> tuple[Tensor, QuantizationParams, Tensor]: ...
+@overload
+def rms_norm_quantize(
+    x: Tensor,
+    weight: Tensor,
+    *,
+    residual: Tensor,
+    eps: float = 1e-6,
+    symmetric: bool = True,
+    dtype: torch.dtype = ...,
+    q_min: int | None = None,
+    q_max: int | None = None,
+    return_row_sum: Literal[False] = False,
+) -> tuple[Tensor, QuantizationParams, Tensor]: ...
+@overload
+def rms_norm_quantize(
+    x: Tensor,
+    weight: Tensor,
+    *,
+    residual: Tensor,
+    eps: float = 1e-6,
+    symmetric: bool = True,
+    dtype: torch.dtype = ...,
+    q_min: int | None = None,
+    q_max: int | None = None,
+    return_row_sum: Literal[True],
+) -> tuple[Tensor, QuantizationParams, Tensor, Tensor]: ...
 def selftest(seconds: float = 60, *, device: torch.device | str | None = None, seed: int = 0) -> None: ...
+@overload
+def silu_mul_quantize(
+    gate: Tensor,
+    up: Tensor,
+    *,
+    symmetric: bool = True,
+    dtype: torch.dtype = ...,
+    q_min: int | None = None,
+    q_max: int | None = None,
+    return_row_sum: Literal[False] = False,
+) -> tuple[Tensor, QuantizationParams]: ...
+@overload
+def silu_mul_quantize(
+    gate: Tensor,
+    up: Tensor,
+    *,
+    symmetric: bool = True,
+    dtype: torch.dtype = ...,
+    q_min: int | None = None,
+    q_max: int | None = None,
+    return_row_sum: Literal[True],
+) -> tuple[Tensor, QuantizationParams, Tensor]: ...
 def verify() -> AbstractContextManager[object]: ...

@@ -256,6 +256,29 @@ def _dynamic_quantize(draw):
     return {**arguments, "return_row_sum": arguments["x"].dim() > 0 and draw.chance(0.5)}
 
 
+def _rows(draw):
+    """The shape of a tensor whose rows are not too long to be held, and how they become codes."""
+    shape = draw.shape(least_rank=1)
+    shape[-1] = min(shape[-1], 16384)
+    codes = draw.choosing()
+    codes.pop("eps", None)
+    return shape, {**codes, "return_row_sum": draw.chance(0.5)}
+
+
+def _rms_norm_quantize(draw):
+    shape, codes = _rows(draw)
+    x = draw.floats(shape)
+    residual = {"residual": draw.floats(shape, x.dtype)} if draw.chance(0.5) else {}
+    eps = draw.one_of({}, {"eps": draw.one_of(1e-5, 0.25, 1e-46, 3e38)})
+    return {"x": x, "weight": draw.floats(shape[-1:]), **residual, **eps, **codes}
+
+
+def _silu_mul_quantize(draw):
+    shape, codes = _rows(draw)
+    gate = draw.floats(shape)
+    return {"gate": gate, "up": draw.floats(shape, gate.dtype), **codes}
+
+
 def _int8_matmul(draw):
     return draw.product()[0]
 
@@ -298,6 +321,8 @@ CALLS = {
     "choose_qparams": _choose_qparams,
     "quantize": _quantize,
     "dynamic_quantize": _dynamic_quantize,
+    "rms_norm_quantize": _rms_norm_quantize,
+    "silu_mul_quantize": _silu_mul_quantize,
     "int8_matmul": _int8_matmul,
     "int8_matmul_dequantize": _int8_matmul_dequantize,
     "int8_matmul_requantize": _int8_matmul_requantize,

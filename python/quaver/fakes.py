@@ -8,6 +8,7 @@ import torch
 from quaver.qparams import MODES, full_range, in_words, qparams_range
 
 MAX_RANK = 6
+LONGEST_HELD_ROW = 16384
 LARGEST_INT32 = 2**31 - 1
 
 NAMED_DTYPES = (
@@ -166,6 +167,41 @@ def _check_requantize_mode(op, mode):
     _check(mode in ("float", "fixed"), op, lambda: f"mode must be 'float' or 'fixed', got '{mode}'")
 
 
+# Rows that are made and quantized, as in csrc/prepare_rows.h.
+
+
+def _check_rows(op, name, x):
+    _check_float(op, name, x)
+    _check(x.dim() >= 1, op, lambda: f"{name} must have at least 1 dimension, got 0")
+    _check(
+        x.shape[-1] <= LONGEST_HELD_ROW,
+        op,
+        lambda: (
+            f"{name} must have rows of at most {LONGEST_HELD_ROW} elements, which are held until their scale is known, "
+            f"got {x.shape[-1]}"
+        ),
+    )
+
+
+def _check_beside(op, name, tensor, like_name, like):
+    _check_companion(op, name, tensor, like.dtype, like_name, like)
+    _check(
+        tensor.shape == like.shape,
+        op,
+        lambda: f"{name} must have the shape of {like_name} {list(like.shape)}, got {list(tensor.shape)}",
+    )
+
+
+def _row_results(x, dtype, return_row_sum):
+    parameters = (*x.shape[:-1], 1)
+    return (
+        x.new_empty(x.shape, dtype=dtype),
+        x.new_empty(parameters, dtype=torch.float32),
+        x.new_empty(parameters, dtype=torch.int32),
+        x.new_empty(parameters if return_row_sum else (0,), dtype=torch.int32),
+    )
+
+
 # The matmuls' arguments, as in csrc/prepare_matmul.h.
 
 
@@ -314,6 +350,47 @@ def dynamic_quantize(
         x.new_empty(scale_shape, dtype=torch.int32),
         x.new_empty((*x.shape[:-1], 1) if return_row_sum else (0,), dtype=torch.int32),
     )
+
+
+@torch.library.register_fake("quaver::rms_norm_quantize")
+def rms_norm_quantize(
+    x,
+    weight,
+    *,
+    residual=None,
+    eps=1e-6,
+    symmetric=True,
+    dtype=torch.int8,
+    q_min=None,
+    q_max=None,
+    return_row_sum=False,
+):
+    op = "rms_norm_quantize"
+    _check_rows(op, "x", x)
+    _check_given(op, "weight", weight)
+    _check_float_type(op, "weight", weight.dtype)
+    _check_companion(op, "weight", weight, weight.dtype, "x", x)
+    _check(
+        weight.dim() == 1 and weight.shape[0] == x.shape[-1],
+        op,
+        lambda: f"weight must have the shape [{x.shape[-1]}], got {list(weight.shape)}",
+    )
+    if residual is not None:
+        _check_beside(op, "residual", residual, "x", x)
+    _check_eps(op, eps)
+    _check_code_type(op, "dtype", dtype)
+    _check_qparams_range(op, dtype, symmetric, q_min, q_max)
+    return *_row_results(x, dtype, return_row_sum), x.new_empty((0,) if residual is None else x.shape)
+
+
+@torch.library.register_fake("quaver::silu_mul_quantize")
+def silu_mul_quantize(gate, up, *, symmetric=True, dtype=torch.int8, q_min=None, q_max=None, return_row_sum=False):
+    op = "silu_mul_quantize"
+    _check_rows(op, "gate", gate)
+    _check_beside(op, "up", up, "gate", gate)
+    _check_code_type(op, "dtype", dtype)
+    _check_qparams_range(op, dtype, symmetric, q_min, q_max)
+    return _row_results(gate, dtype, return_row_sum)
 
 
 @torch.library.register_fake("quaver::int8_matmul")

@@ -16,6 +16,8 @@ OPS = (
     "choose_qparams",
     "quantize",
     "dynamic_quantize",
+    "rms_norm_quantize",
+    "silu_mul_quantize",
     "int8_matmul",
     "int8_matmul_dequantize",
     "int8_matmul_requantize",

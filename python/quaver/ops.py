@@ -175,6 +175,114 @@ def dynamic_quantize(
     return (q, params, row_sum) if return_row_sum else (q, params)
 
 
+def rms_norm_quantize(
+    x,
+    weight,
+    *,
+    residual=None,
+    eps=1e-6,
+    symmetric=True,
+    dtype=torch.int8,
+    q_min=None,
+    q_max=None,
+    return_row_sum=False,
+):
+    """Rows divided by their root mean square, then dynamic_quantize of each, equation (11), in one op.
+
+    h = x + residual,    y = h / sqrt(mean(h^2) + eps) * weight,    q, params = dynamic_quantize(y)
+
+    Between the sum and its codes everything is float32: no rounding to x's dtype, and no float tensor but residual_out.
+
+    Arguments:
+        x: float32, float16 or bfloat16 [..., N], 1 to 6 dimensions, any strides; N is at most 16,384.
+        weight: float32, float16 or bfloat16 [N]; what is not contiguous is copied.
+        residual: in x's dtype and shape, any strides; None means none. The sum is rounded to x's dtype once, and what
+            is normalized is the rounded sum.
+        eps: what is added to the mean of squares, in the square of x's unit; positive.
+        symmetric, dtype, q_min, q_max: as for choose_qparams. There is one scale for each row.
+        return_row_sum: whether the sums of the codes of each row come too: a matmul with zero points needs them.
+
+    Returns:
+        (q, params), then row_sum, int32 [..., 1], with return_row_sum, then residual_out, in x's dtype and shape, with
+        a residual. All are contiguous. Of a row with a NaN all codes are the zero point; of one with an infinity, or
+        with squares that overflow (beyond 1.8e19), all finite elements are.
+
+    Raises:
+        RuntimeError for a tensor, TypeError or ValueError for another argument that does not fit.
+
+    Source: equation (11); Zhang and Sennrich 2019, "Root Mean Square Layer Normalization".
+
+    >>> import torch, quaver
+    >>> x = torch.tensor([[3.0, 4.0], [0.0, -2.0]])
+    >>> q, params, h = quaver.rms_norm_quantize(x, torch.tensor([1.0, 2.0]), residual=torch.tensor([[0.0, 3.0]] * 2))
+    >>> h
+    tensor([[3., 7.],
+            [0., 1.]])
+    >>> quaver.dequantize(q, params)  # rows of root mean square sqrt(29) and sqrt(1 / 2)
+    tensor([[0.5527, 2.5997],
+            [0.0000, 2.8284]])
+    """
+    op = "rms_norm_quantize"
+    check_tensors(op, x=x, weight=weight)
+    check_optional_tensors(op, residual=residual)
+    check_bools(op, symmetric=symmetric, return_row_sum=return_row_sum)
+    if eps is None:
+        raise TypeError(f"quaver::{op}: eps must be a number, got NoneType")
+    q_min, q_max = aimed_range(op, dtype, symmetric, q_min, q_max)
+    q, scale, zero_point, row_sum, residual_out = _ops.rms_norm_quantize(
+        x,
+        weight,
+        residual=residual,
+        eps=checked_eps(op, eps),
+        symmetric=symmetric,
+        dtype=dtype,
+        q_min=q_min,
+        q_max=q_max,
+        return_row_sum=return_row_sum,
+    )
+    params = QuantizationParams(scale, zero_point, q_min, q_max, symmetric)
+    return q, params, *([row_sum] if return_row_sum else []), *([] if residual is None else [residual_out])
+
+
+def silu_mul_quantize(gate, up, *, symmetric=True, dtype=torch.int8, q_min=None, q_max=None, return_row_sum=False):
+    """The gated product of a SwiGLU layer, then dynamic_quantize of each row, equation (12), in one op.
+
+    y = silu(gate) * up,    silu(g) = g / (1 + exp(-g)),    q, params = dynamic_quantize(y)
+
+    Everything before the codes is float32; exp is within 1 ulp, and the same bits everywhere.
+
+    Arguments:
+        gate: float32, float16 or bfloat16 [..., N], 1 to 6 dimensions, any strides; N is at most 16,384.
+        up: in gate's dtype and shape, any strides. Both may be halves of one tensor, y.chunk(2, -1): nothing is copied.
+        symmetric, dtype, q_min, q_max: as for choose_qparams. There is one scale for each row.
+        return_row_sum: whether the sums of the codes of each row come too: a matmul with zero points needs them.
+
+    Returns:
+        (q, params), or (q, params, row_sum) with int32 [..., 1], all contiguous. A y that is NaN, as of a gate of minus
+        infinity, becomes the zero point; an infinite one saturates.
+
+    Raises:
+        RuntimeError for a tensor, TypeError or ValueError for another argument that does not fit.
+
+    Source: equation (12); Shazeer 2020, "GLU Variants Improve Transformer".
+
+    >>> import torch, quaver
+    >>> gate, up = torch.tensor([[0.0, 1.0, -1.0, 8.0, 5.0, -5.0]]).chunk(2, -1)
+    >>> q, params = quaver.silu_mul_quantize(gate, up)
+    >>> q, quaver.dequantize(q, params)
+    (tensor([[  0, 127,  47]], dtype=torch.int8), tensor([[0.0000, 3.6553, 1.3527]]))
+    """
+    op = "silu_mul_quantize"
+    check_tensors(op, gate=gate, up=up)
+    check_bools(op, symmetric=symmetric, return_row_sum=return_row_sum)
+    q_min, q_max = aimed_range(op, dtype, symmetric, q_min, q_max)
+    q, scale, zero_point, row_sum = _ops.silu_mul_quantize(
+        gate, up, symmetric=symmetric, dtype=dtype, q_min=q_min, q_max=q_max, return_row_sum=return_row_sum
+    )
+    params = QuantizationParams(scale, zero_point, q_min, q_max, symmetric)
+    return (q, params, row_sum) if return_row_sum else (q, params)
+
+
 def int8_matmul(a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum=None, check=False):
     """The exact product of codes, equation (6): acc = sum_k (a[m, k] - a_zero_point[m]) * (b[k, n] - b_zero_point[n]).
 

@@ -143,6 +143,85 @@ def dynamic_quantize(
     return q, scale, zero_point, row_sum
 
 
+def sum_of_squares(h):
+    """ARITHMETIC.md (11): of each row, [..., 1], by halving a row that zeros fill up to a power of 2."""
+    length = h.shape[-1]
+    width = 1 << max(length - 1, 0).bit_length()
+    sums = torch.nn.functional.pad(h * h, (0, width - length))
+    while width > 1:
+        width //= 2
+        sums = sums[..., :width] + sums[..., width:]
+    return sums
+
+
+def square_root(x):
+    """The nearest float32, which torch.sqrt misses now and then on CPUs, where a vector library has it.
+
+    The root of a float32 lies 2^-50 or more of its size away from where two float32 meet, and float64's errs by less.
+    """
+    return torch.sqrt(x.to(torch.float64)).to(torch.float32)
+
+
+def rms_norm_quantize(
+    x,
+    weight,
+    *,
+    residual=None,
+    eps=1e-6,
+    symmetric=True,
+    dtype=torch.int8,
+    q_min=None,
+    q_max=None,
+    return_row_sum=False,
+):
+    """ARITHMETIC.md (11)."""
+    total = x if residual is None else (x.to(torch.float32) + residual.to(torch.float32)).to(x.dtype)
+    h = total.to(torch.float32)
+    length = float32(x.shape[-1], x)
+    root = square_root(sum_of_squares(h) / length + float32(eps, x))
+    y = h * (float32(1, x) / root) * weight.to(torch.float32)
+    codes = {"symmetric": symmetric, "dtype": dtype, "q_min": q_min, "q_max": q_max, "return_row_sum": return_row_sum}
+    residual_out = x.new_empty(0) if residual is None else total
+    return *dynamic_quantize(y.contiguous(), (*x.shape[:-1], 1), **codes), residual_out
+
+
+def power_of_two(n):
+    """2^n in float32, exactly, for int32 n of -126 to 127."""
+    return ((n + 127) << 23).view(torch.float32)
+
+
+LOG2_E = 1.44269502
+LN2_HIGH, LN2_LOW = 0.693359375, -0.000212194442  # the first has 9 bits
+POWERS = (0.000199095113, 0.00139461388, 0.00833328068, 0.0416662693, 0.166666672, 0.5)  # of r^7, r^6, ... r^2
+
+
+def exponential(x):
+    """ARITHMETIC.md (12): e^x in float32, from nothing but sums, products and roundings."""
+    cut = torch.where(torch.isnan(x), float32(0, x), x).clamp(-104, 89)
+    whole = torch.round(cut * float32(LOG2_E, x))
+    r = (cut - whole * float32(LN2_HIGH, x)) - whole * float32(LN2_LOW, x)
+    p = float32(POWERS[0], x)
+    for coefficient in POWERS[1:]:
+        p = p * r + float32(coefficient, x)
+    power = (p * (r * r) + r) + float32(1, x)
+    n = whole.to(torch.int32)
+    result = (power * power_of_two(n >> 1)) * power_of_two(n - (n >> 1))
+    return torch.where(torch.isnan(x), x, result)
+
+
+def silu(g):
+    """ARITHMETIC.md (12)."""
+    divisor = float32(1, g) + exponential(-g)
+    return g / divisor
+
+
+def silu_mul_quantize(gate, up, *, symmetric=True, dtype=torch.int8, q_min=None, q_max=None, return_row_sum=False):
+    """ARITHMETIC.md (12)."""
+    y = silu(gate.to(torch.float32)) * up.to(torch.float32)
+    codes = {"symmetric": symmetric, "dtype": dtype, "q_min": q_min, "q_max": q_max, "return_row_sum": return_row_sum}
+    return dynamic_quantize(y.contiguous(), (*gate.shape[:-1], 1), **codes)
+
+
 def broadcastable(parameter):
     """A matmul's row or column values as they are; a single value, whatever its rank, as a scalar."""
     return parameter.reshape(()) if parameter.numel() == 1 else parameter
