@@ -191,8 +191,8 @@ inline DequantizeArguments prepare_dequantize(const Tensor& q, const Tensor& sca
   return arguments;
 }
 
-// Of fake_quantize, whose result has x's type, which no `result_type` stands for, and of fake_quantize_mask, whose result
-// is bool.
+// Of fake_quantize, whose result has x's type (no `result_type` says so), and of fake_quantize_mask, whose result is
+// bool.
 inline FakeQuantizeArguments prepare_fake_quantize(const char* op, const Tensor& x, const Tensor& scale,
                                                    const OptionalTensor& zero_point, std::optional<int64_t> q_min,
                                                    std::optional<int64_t> q_max, ScalarType dtype,

@@ -98,12 +98,12 @@ LOOSER = (
     ),
     Looser(
         "sectors_over_ideal", 3.75, "^(rms_norm|silu_mul)_quantize$", "odd rows|misaligned", "<float>",
-        "a place in a vector is a place in the row, for the order of the row's sum and for two tensors that lie differently:"
+        "a place in a vector is a place in the row, for the order of its sum and for two tensors that lie differently:"
         " what is not aligned is read and written element by element, each time the same sectors",
     ),
     Looser(
         "sectors_over_ideal", 7.3, "^(rms_norm|silu_mul)_quantize$", "odd rows|misaligned", "<__nv_bfloat16>",
-        "a place in a vector is a place in the row, for the order of the row's sum and for two tensors that lie differently:"
+        "a place in a vector is a place in the row, for the order of its sum and for two tensors that lie differently:"
         " what is not aligned is read and written element by element, each time the same sectors",
     ),
 )  # fmt: skip
