@@ -358,8 +358,9 @@ def test_of_two_faults_op_and_fake_name_the_same(name):
     faults = [changes for refused, changes, _ in EVERY_REFUSAL if refused == name]
     fake = FakeTensorMode()
     for one, other in combinations(faults, 2):
-        if one.keys().isdisjoint(other):
-            arguments = {**ACCEPTED[name], **one, **other}
+        arguments = {**ACCEPTED[name], **one, **other}
+        # A call without any tensor is refused by torch's dispatcher, which knows no device for it.
+        if one.keys().isdisjoint(other) and any(isinstance(value, partial) for value in arguments.values()):
             words = refusal(name, arguments, fake)
             for device in DEVICES:
                 assert refusal(name, arguments, torch.device(device)) == words

@@ -89,6 +89,11 @@ PARAMETERS = (
         "vectors; of single elements, the shift's other half is padding, which may be anything", most=16,
     ),
     Explanation(
+        "(de)?quantize_kernel of (vectors|each|elements)", "widen index", SHORT_ONE, FIELD, "",
+        "the shift that stands after the divisor is 1 for a divisor of 2 alone, and rounds are no shorter than "
+        "vectors; of single elements, the shift's other half is padding, which may be anything", most=16,
+    ),
+    Explanation(
         RUNS, "drop guard", "if (!parameters.one_round()) first_round", "", "for no thread",
         "the only round is as long as everything, and the division gives 0",
     ),
@@ -175,6 +180,7 @@ MODES = "fake_quantize(_mask)?_kernel"
 AGAIN = "the way of a product with a reciprocal is one of its own, on which the compiler asks again for the other modes"
 NUMBER_BY_NUMBER = (
     Explanation(NUMBERED, "widen index", ONE, r"\[%rd\d+\+-?8\]", "", SHIFT, most=9),
+    Explanation(NUMBERED, "widen index", SHORT_ONE, r"\[%rd\d+\+-?8\]", "", SHIFT, most=9),
     Explanation(
         NUMBERED, "drop guard", "if (draws) {", "", "for no thread",
         "saves work: other modes do not look at what is drawn", most=2,
