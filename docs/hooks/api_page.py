@@ -5,6 +5,7 @@ It reads the package's sources and imports nothing of it: the pages can be made 
 
 import ast
 import re
+import shutil
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "python" / "quaver"
@@ -21,6 +22,14 @@ STAGES = {
     "Codes": r"ops\.\w*quantize\w*",
 }
 ORDER = ["Parameters", "Codes", "The product", "Back to real numbers", "Layers and models"]
+
+
+def on_config(config):
+    """Leaves the package's stub out: in it a function hides the module of its name."""
+    documented = Path(config.config_file_path).parent / "build" / "documented" / "quaver"
+    shutil.rmtree(documented, ignore_errors=True)
+    shutil.copytree(PACKAGE, documented, ignore=shutil.ignore_patterns("*.pyi", "*.so", "__pycache__"))
+    return config
 
 
 def on_page_markdown(markdown, page, config, files):
