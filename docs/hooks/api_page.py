@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[2] / "python" / "quaver"
+DOCUMENTED = Path(__file__).parents[2] / "build" / "documented" / "quaver"
 PAGE = "api.md"
 PLACE = "<!-- every public name -->"
 
@@ -24,12 +25,10 @@ STAGES = {
 ORDER = ["Parameters", "Codes", "The product", "Back to real numbers", "Layers and models"]
 
 
-def on_config(config):
-    """Leaves the package's stub out: in it a function hides the module of its name."""
-    documented = Path(config.config_file_path).parent / "build" / "documented" / "quaver"
-    shutil.rmtree(documented, ignore_errors=True)
-    shutil.copytree(PACKAGE, documented, ignore=shutil.ignore_patterns("*.pyi", "*.so", "__pycache__"))
-    return config
+def on_startup(command, dirty):
+    """Lays the package out without its stub, in which a function hides the module of its name."""
+    shutil.rmtree(DOCUMENTED, ignore_errors=True)
+    shutil.copytree(PACKAGE, DOCUMENTED, ignore=shutil.ignore_patterns("*.pyi", "*.so", "__pycache__"))
 
 
 def on_page_markdown(markdown, page, config, files):
