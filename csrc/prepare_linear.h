@@ -13,13 +13,15 @@ struct LinearArguments {
   Tensor b_scale;           // [1, N] or one element
   OptionalTensor b_sum;     // [1, N]
   ScalarType dtype;         // of the result
+  Tensor out;               // the result, in x's rank
+  Tensor product;           // the same memory, in the rank of rows
 };
 
 inline Tensor transposed(const Tensor& matrix) { return torch::stable::transpose(matrix, 0, 1); }
 
 inline LinearArguments prepare_linear(const Tensor& x, const Tensor& weight_q, const Tensor& weight_scale,
                                       const OptionalTensor& bias, const OptionalTensor& weight_sum, bool symmetric,
-                                      std::optional<ScalarType> dtype) {
+                                      std::optional<ScalarType> dtype, const Outs<1>* given) {
   constexpr const char* kOp = "int8_linear";
   check_float(kOp, "x", x);
   QUAVER_CHECK(x.dim() >= 1, kOp, "x must have at least 1 dimension, got 0");
@@ -42,8 +44,13 @@ inline LinearArguments prepare_linear(const Tensor& x, const Tensor& weight_q, c
     QUAVER_CHECK(shape_of(*bias) == Shape{weight_q.size(0)}, kOp, "bias must have the shape [", weight_q.size(0),
                  "], got ", to_words(shape_of(*bias)));
   }
-  const ScalarType out = dtype.value_or(x.scalar_type());
-  check_float_type(kOp, "dtype", out);
+  const ScalarType type = dtype.value_or(x.scalar_type());
+  check_float_type(kOp, "dtype", type);
+  Shape shape = shape_of(x);
+  shape.back() = weight_q.size(0);
+  const Tensor out = provide(
+      kOp, "out", out_at(given, 0), shape, type,
+      {{"x", x}, {"weight_q", weight_q}, {"weight_scale", weight_scale}, {"bias", bias}, {"weight_sum", weight_sum}});
 
   const Tensor rows = x.dim() == 1 ? torch::stable::unsqueeze(x, 0) : x;
   Shape token_scale_shape = shape_of(rows);
@@ -53,12 +60,9 @@ inline LinearArguments prepare_linear(const Tensor& x, const Tensor& weight_q, c
           transposed(weight_q),
           single ? weight_scale : transposed(weight_scale),
           weight_sum ? OptionalTensor{transposed(*weight_sum)} : OptionalTensor{},
-          out};
-}
-
-// The product of `rows` back in x's rank.
-inline Tensor linear_result(const Tensor& x, const Tensor& product) {
-  return x.dim() == 1 ? torch::stable::squeeze(product, 0) : product;
+          type,
+          out,
+          x.dim() == 1 ? torch::stable::unsqueeze(out, 0) : out};
 }
 
 }  // namespace quaver

@@ -259,37 +259,51 @@ inline MatmulProblem matmul_problem(const MatmulArguments& arguments, Shape& out
   return problem;
 }
 
-inline void allocate_out(MatmulProblem& problem, const Tensor& like, const Shape& shape, ScalarType type, Tensor& out) {
-  out = new_tensor(like, shape, type);
+// Checks or makes the result, last of all.
+inline void provide_out(MatmulProblem& problem, const MatmulArguments& arguments, const Shape& shape, ScalarType type,
+                        const Outs<1>* given, Tensor& out) {
+  out = provide(arguments.op, "out", out_at(given, 0), shape, type,
+                {{"a", arguments.a},
+                 {"b", arguments.b},
+                 {"a_scale", arguments.a_scale},
+                 {"b_scale", arguments.b_scale},
+                 {"out_scale", arguments.out_scale},
+                 {"a_zero_point", arguments.a_zero_point},
+                 {"b_zero_point", arguments.b_zero_point},
+                 {"out_zero_point", arguments.out_zero_point},
+                 {"a_sum", arguments.a_sum},
+                 {"b_sum", arguments.b_sum},
+                 {"bias", arguments.bias}});
   problem.out = out.mutable_data_ptr();
 }
 
-inline MatmulProblem prepare_matmul(const MatmulArguments& arguments, Tensor& out) {
+inline MatmulProblem prepare_matmul(const MatmulArguments& arguments, const Outs<1>* given, Tensor& out) {
   Shape shape;
   MatmulProblem problem = matmul_problem(arguments, shape);
   problem.out_type = MatmulOutput::kInt32;
-  allocate_out(problem, arguments.a, shape, ScalarType::Int, out);
+  provide_out(problem, arguments, shape, ScalarType::Int, given, out);
   return problem;
 }
 
-inline MatmulProblem prepare_matmul_dequantize(const MatmulArguments& arguments, ScalarType dtype, Tensor& out) {
+inline MatmulProblem prepare_matmul_dequantize(const MatmulArguments& arguments, ScalarType dtype, const Outs<1>* given,
+                                               Tensor& out) {
   Shape shape;
   MatmulProblem problem = matmul_problem(arguments, shape);
   problem.out_type = output_of(check_float_type(arguments.op, "dtype", dtype));
-  allocate_out(problem, arguments.a, shape, dtype, out);
+  provide_out(problem, arguments, shape, dtype, given, out);
   return problem;
 }
 
 inline MatmulProblem prepare_matmul_requantize(const MatmulArguments& arguments, ScalarType dtype,
                                                std::optional<int64_t> q_min, std::optional<int64_t> q_max,
-                                               const std::string& mode, Tensor& out) {
+                                               const std::string& mode, const Outs<1>* given, Tensor& out) {
   Shape shape;
   MatmulProblem problem = matmul_problem(arguments, shape);
   const CodeType type = check_code_type(arguments.op, "dtype", dtype);
   problem.out_type = output_of(type);
   problem.range = check_code_range(arguments.op, type, q_min, q_max);
   problem.mode = check_requantize_mode(arguments.op, mode);
-  allocate_out(problem, arguments.a, shape, dtype, out);
+  provide_out(problem, arguments, shape, dtype, given, out);
   return problem;
 }
 

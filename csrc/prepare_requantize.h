@@ -44,7 +44,7 @@ inline RequantizeArguments prepare_requantize(const Tensor& acc, const Tensor& a
                                               const Tensor& out_scale, const OptionalTensor& out_zero_point,
                                               const OptionalTensor& bias, bool relu, ScalarType dtype,
                                               std::optional<int64_t> q_min, std::optional<int64_t> q_max,
-                                              const std::string& mode, Tensor& q) {
+                                              const std::string& mode, const Outs<1>* given, Tensor& q) {
   constexpr const char* kOp = "requantize";
   check_rank(kOp, "acc", acc);
   QUAVER_CHECK(acc.scalar_type() == ScalarType::Int, kOp, "acc must be int32, got ", name_of(acc.scalar_type()));
@@ -65,7 +65,13 @@ inline RequantizeArguments prepare_requantize(const Tensor& acc, const Tensor& a
   const CodeRange range = check_code_range(kOp, type, q_min, q_max);
   const RequantizeMode checked_mode = check_requantize_mode(kOp, mode);
 
-  q = new_tensor_like(acc, dtype);
+  q = provide_like(kOp, "out", out_at(given, 0), dtype,
+                   {{"acc", acc},
+                    {"a_scale", a_scale},
+                    {"b_scale", b_scale},
+                    {"out_scale", out_scale},
+                    {"out_zero_point", out_zero_point},
+                    {"bias", bias}});
   return {requantize_nest(acc, q, shape, views),
           {acc.const_data_ptr<int32_t>(), q.mutable_data_ptr(), type, views.a_scale.data, views.b_scale.data,
            views.out_scale.data, views.out_zero_point.data, views.bias.data, views.integer_bias.data, relu, range,

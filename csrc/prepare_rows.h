@@ -54,20 +54,27 @@ inline RowNest row_nest(const Tensor& first, const Tensor& second) {
   return nest;
 }
 
-inline RowCodes prepare_row_codes(const Tensor& x, const RowOptions& options, CodeRange range, RowResults& results) {
-  const Shape shape = shape_of(x);
+// `given` holds the four first or none. The others' reads are these, and what comes before them.
+inline RowCodes prepare_row_codes(const char* op, const Named& first, const Named& second, const Named& third,
+                                  const RowOptions& options, CodeRange range, const Tensor* given,
+                                  RowResults& results) {
+  const Shape shape = shape_of(*first.tensor);
   Shape parameters = shape;
   parameters.back() = 1;
-  results.q = new_tensor(x, shape, options.dtype);
-  results.scale = new_tensor(x, parameters, ScalarType::Float);
-  results.zero_point = new_tensor(x, parameters, ScalarType::Int);
-  results.row_sum = new_tensor(x, options.return_row_sum ? parameters : Shape{0}, ScalarType::Int);
-  return {results.scale.numel(),
+  const auto at = [&](int index) { return given == nullptr ? nullptr : given + index; };
+  auto& [q, scale, zero_point, row_sum] = results;
+  q = provide(op, "q", at(0), shape, options.dtype, {first, second, third});
+  scale = provide(op, "scale", at(1), parameters, ScalarType::Float, {first, second, third, {"q", q}});
+  zero_point =
+      provide(op, "zero_point", at(2), parameters, ScalarType::Int, {first, second, third, {"q", q}, {"scale", scale}});
+  row_sum = provide(op, "row_sum", at(3), options.return_row_sum ? parameters : Shape{0}, ScalarType::Int,
+                    {first, second, third, {"q", q}, {"scale", scale}, {"zero_point", zero_point}});
+  return {scale.numel(),
           shape.back(),
-          static_cast<uint8_t*>(results.q.mutable_data_ptr()),
-          results.scale.mutable_data_ptr<float>(),
-          results.zero_point.mutable_data_ptr<int32_t>(),
-          options.return_row_sum ? results.row_sum.mutable_data_ptr<int32_t>() : nullptr,
+          static_cast<uint8_t*>(q.mutable_data_ptr()),
+          scale.mutable_data_ptr<float>(),
+          zero_point.mutable_data_ptr<int32_t>(),
+          options.return_row_sum ? row_sum.mutable_data_ptr<int32_t>() : nullptr,
           options.symmetric,
           range};
 }
@@ -75,8 +82,9 @@ inline RowCodes prepare_row_codes(const Tensor& x, const RowOptions& options, Co
 // `contiguous_weight` keeps the weight's memory for the launch: the weight itself, or a copy of one that is not
 // contiguous.
 inline RmsNormArguments prepare_rms_norm_quantize(const Tensor& x, const Tensor& weight, const OptionalTensor& residual,
-                                                  double eps, const RowOptions& options, RowResults& results,
-                                                  Tensor& residual_out, Tensor& contiguous_weight) {
+                                                  double eps, const RowOptions& options, const Outs<5>* given,
+                                                  RowResults& results, Tensor& residual_out,
+                                                  Tensor& contiguous_weight) {
   constexpr const char* kOp = "rms_norm_quantize";
   check_rows(kOp, "x", x);
   check_given(kOp, "weight", weight);
@@ -90,8 +98,12 @@ inline RmsNormArguments prepare_rms_norm_quantize(const Tensor& x, const Tensor&
   data.eps = check_eps(kOp, eps);
   const CodeRange range = check_row_options(kOp, options);
 
-  data.codes = prepare_row_codes(x, options, range, results);
-  residual_out = new_tensor(x, residual ? shape_of(x) : Shape{0}, x.scalar_type());
+  const Named reads[] = {{"x", x}, {"weight", weight}, {"residual", residual}};
+  data.codes = prepare_row_codes(kOp, reads[0], reads[1], reads[2], options, range, out_at(given, 0), results);
+  const auto& [q, scale, zero_point, row_sum] = results;
+  residual_out = provide(
+      kOp, "residual_out", out_at(given, 4), residual ? shape_of(x) : Shape{0}, x.scalar_type(),
+      {reads[0], reads[1], reads[2], {"q", q}, {"scale", scale}, {"zero_point", zero_point}, {"row_sum", row_sum}});
   data.x = x.const_data_ptr();
   data.x_type = check_float(kOp, "x", x);
   data.x_step = inner_step(x);
@@ -106,14 +118,15 @@ inline RmsNormArguments prepare_rms_norm_quantize(const Tensor& x, const Tensor&
 }
 
 inline SiluMulArguments prepare_silu_mul_quantize(const Tensor& gate, const Tensor& up, const RowOptions& options,
-                                                  RowResults& results) {
+                                                  const Outs<4>* given, RowResults& results) {
   constexpr const char* kOp = "silu_mul_quantize";
   check_rows(kOp, "gate", gate);
   check_beside(kOp, "up", up, "gate", gate);
   const CodeRange range = check_row_options(kOp, options);
 
   SiluMulData data{};
-  data.codes = prepare_row_codes(gate, options, range, results);
+  const Named reads[] = {{"gate", gate}, {"up", up}};
+  data.codes = prepare_row_codes(kOp, reads[0], reads[1], reads[1], options, range, out_at(given, 0), results);
   data.gate = gate.const_data_ptr();
   data.up = up.const_data_ptr();
   data.type = check_float(kOp, "gate", gate);

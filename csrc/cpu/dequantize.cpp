@@ -6,9 +6,10 @@
 
 namespace quaver {
 
-Tensor dequantize_cpu(const Tensor& q, const Tensor& scale, OptionalTensor zero_point, ScalarType dtype) {
+Tensor dequantize_cpu(const Outs<1>* given, const Tensor& q, const Tensor& scale, OptionalTensor zero_point,
+                      ScalarType dtype) {
   Tensor x;
-  const DequantizeArguments arguments = prepare_dequantize(q, scale, zero_point, dtype, x);
+  const DequantizeArguments arguments = prepare_dequantize(q, scale, zero_point, dtype, given, x);
   torch::stable::parallel_for(0, q.numel(), kElementsPerThread,
                               [&](int64_t begin, int64_t end) { dequantize_elements(arguments, begin, end); });
   return x;
@@ -16,4 +17,4 @@ Tensor dequantize_cpu(const Tensor& q, const Tensor& scale, OptionalTensor zero_
 
 }  // namespace quaver
 
-STABLE_TORCH_LIBRARY_IMPL(quaver, CPU, m) { m.impl("dequantize", TORCH_BOX(&quaver::dequantize_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(quaver, CPU, m) { quaver::implement<quaver::dequantize_cpu>(m, "dequantize"); }

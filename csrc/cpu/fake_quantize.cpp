@@ -7,22 +7,23 @@
 
 namespace quaver {
 
-Tensor fake_quantize_cpu(const Tensor& x, const Tensor& scale, OptionalTensor zero_point, std::optional<int64_t> q_min,
-                         std::optional<int64_t> q_max, ScalarType dtype, std::string mode, int64_t seed) {
+Tensor fake_quantize_cpu(const Outs<1>* given, const Tensor& x, const Tensor& scale, OptionalTensor zero_point,
+                         std::optional<int64_t> q_min, std::optional<int64_t> q_max, ScalarType dtype, std::string mode,
+                         int64_t seed) {
   Tensor y;
-  const FakeQuantizeArguments arguments =
-      prepare_fake_quantize("fake_quantize", x, scale, zero_point, q_min, q_max, dtype, mode, seed, std::nullopt, y);
+  const FakeQuantizeArguments arguments = prepare_fake_quantize("fake_quantize", x, scale, zero_point, q_min, q_max,
+                                                                dtype, mode, seed, std::nullopt, given, y);
   torch::stable::parallel_for(0, x.numel(), kElementsPerThread,
                               [&](int64_t begin, int64_t end) { fake_quantize_elements(arguments, begin, end); });
   return y;
 }
 
-Tensor fake_quantize_mask_cpu(const Tensor& x, const Tensor& scale, OptionalTensor zero_point,
+Tensor fake_quantize_mask_cpu(const Outs<1>* given, const Tensor& x, const Tensor& scale, OptionalTensor zero_point,
                               std::optional<int64_t> q_min, std::optional<int64_t> q_max, ScalarType dtype,
                               std::string mode, int64_t seed) {
   Tensor mask;
-  const FakeQuantizeArguments arguments = prepare_fake_quantize("fake_quantize_mask", x, scale, zero_point, q_min,
-                                                                q_max, dtype, mode, seed, ScalarType::Bool, mask);
+  const FakeQuantizeArguments arguments = prepare_fake_quantize(
+      "fake_quantize_mask", x, scale, zero_point, q_min, q_max, dtype, mode, seed, ScalarType::Bool, given, mask);
   torch::stable::parallel_for(0, x.numel(), kElementsPerThread,
                               [&](int64_t begin, int64_t end) { fake_quantize_mask_elements(arguments, begin, end); });
   return mask;
@@ -31,6 +32,6 @@ Tensor fake_quantize_mask_cpu(const Tensor& x, const Tensor& scale, OptionalTens
 }  // namespace quaver
 
 STABLE_TORCH_LIBRARY_IMPL(quaver, CPU, m) {
-  m.impl("fake_quantize", TORCH_BOX(&quaver::fake_quantize_cpu));
-  m.impl("fake_quantize_mask", TORCH_BOX(&quaver::fake_quantize_mask_cpu));
+  quaver::implement<quaver::fake_quantize_cpu>(m, "fake_quantize");
+  quaver::implement<quaver::fake_quantize_mask_cpu>(m, "fake_quantize_mask");
 }

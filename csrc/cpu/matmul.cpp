@@ -19,40 +19,41 @@ Tensor run(MatmulProblem problem, const Tensor& out) {
 
 }  // namespace
 
-Tensor int8_matmul_cpu(const Tensor& a, const Tensor& b, OptionalTensor a_zero_point, OptionalTensor b_zero_point,
-                       OptionalTensor a_sum, OptionalTensor b_sum) {
+Tensor int8_matmul_cpu(const Outs<1>* given, const Tensor& a, const Tensor& b, OptionalTensor a_zero_point,
+                       OptionalTensor b_zero_point, OptionalTensor a_sum, OptionalTensor b_sum) {
   const MatmulArguments arguments = int8_matmul_arguments(a, b, a_zero_point, b_zero_point, a_sum, b_sum);
   Tensor out;
-  const MatmulProblem problem = prepare_matmul(arguments, out);
+  const MatmulProblem problem = prepare_matmul(arguments, given, out);
   return run(problem, out);
 }
 
-Tensor int8_matmul_dequantize_cpu(const Tensor& a, const Tensor& b, const Tensor& a_scale, const Tensor& b_scale,
-                                  OptionalTensor a_zero_point, OptionalTensor b_zero_point, OptionalTensor a_sum,
-                                  OptionalTensor b_sum, OptionalTensor bias, bool relu, ScalarType dtype) {
+Tensor int8_matmul_dequantize_cpu(const Outs<1>* given, const Tensor& a, const Tensor& b, const Tensor& a_scale,
+                                  const Tensor& b_scale, OptionalTensor a_zero_point, OptionalTensor b_zero_point,
+                                  OptionalTensor a_sum, OptionalTensor b_sum, OptionalTensor bias, bool relu,
+                                  ScalarType dtype) {
   const MatmulArguments arguments =
       int8_matmul_dequantize_arguments(a, b, a_scale, b_scale, a_zero_point, b_zero_point, a_sum, b_sum, bias, relu);
   Tensor out;
-  const MatmulProblem problem = prepare_matmul_dequantize(arguments, dtype, out);
+  const MatmulProblem problem = prepare_matmul_dequantize(arguments, dtype, given, out);
   return run(problem, out);
 }
 
-Tensor int8_matmul_requantize_cpu(const Tensor& a, const Tensor& b, const Tensor& a_scale, const Tensor& b_scale,
-                                  const Tensor& out_scale, OptionalTensor a_zero_point, OptionalTensor b_zero_point,
-                                  OptionalTensor out_zero_point, OptionalTensor a_sum, OptionalTensor b_sum,
-                                  OptionalTensor bias, bool relu, ScalarType dtype, std::optional<int64_t> q_min,
-                                  std::optional<int64_t> q_max, std::string mode) {
+Tensor int8_matmul_requantize_cpu(const Outs<1>* given, const Tensor& a, const Tensor& b, const Tensor& a_scale,
+                                  const Tensor& b_scale, const Tensor& out_scale, OptionalTensor a_zero_point,
+                                  OptionalTensor b_zero_point, OptionalTensor out_zero_point, OptionalTensor a_sum,
+                                  OptionalTensor b_sum, OptionalTensor bias, bool relu, ScalarType dtype,
+                                  std::optional<int64_t> q_min, std::optional<int64_t> q_max, std::string mode) {
   const MatmulArguments arguments = int8_matmul_requantize_arguments(
       a, b, a_scale, b_scale, out_scale, a_zero_point, b_zero_point, out_zero_point, a_sum, b_sum, bias, relu, mode);
   Tensor out;
-  const MatmulProblem problem = prepare_matmul_requantize(arguments, dtype, q_min, q_max, mode, out);
+  const MatmulProblem problem = prepare_matmul_requantize(arguments, dtype, q_min, q_max, mode, given, out);
   return run(problem, out);
 }
 
 }  // namespace quaver
 
 STABLE_TORCH_LIBRARY_IMPL(quaver, CPU, m) {
-  m.impl("int8_matmul", TORCH_BOX(&quaver::int8_matmul_cpu));
-  m.impl("int8_matmul_dequantize", TORCH_BOX(&quaver::int8_matmul_dequantize_cpu));
-  m.impl("int8_matmul_requantize", TORCH_BOX(&quaver::int8_matmul_requantize_cpu));
+  quaver::implement<quaver::int8_matmul_cpu>(m, "int8_matmul");
+  quaver::implement<quaver::int8_matmul_dequantize_cpu>(m, "int8_matmul_dequantize");
+  quaver::implement<quaver::int8_matmul_requantize_cpu>(m, "int8_matmul_requantize");
 }

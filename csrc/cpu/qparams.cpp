@@ -68,22 +68,30 @@ void find_ranges(const QparamsArguments& arguments, int64_t element_size, std::v
 
 }  // namespace
 
-std::tuple<Tensor, Tensor> choose_qparams_cpu(const Tensor& x, Shape scale_shape, bool symmetric, ScalarType dtype,
-                                              std::optional<int64_t> q_min, std::optional<int64_t> q_max,
-                                              std::optional<double> eps) {
-  Tensor scale, zero_point;
-  const QparamsArguments arguments =
-      prepare_choose_qparams(x, scale_shape, symmetric, dtype, q_min, q_max, eps, scale, zero_point);
+void choose_qparams_cpu(const QparamsArguments& arguments) {
   std::vector<float> lo(arguments.blocks), hi(arguments.blocks);
-  if (x.numel() > 0) find_ranges(arguments, static_cast<int64_t>(x.element_size()), lo, hi);
+  const int64_t element_size = arguments.x_type == FloatType::kFloat32 ? 4 : 2;
+  if (arguments.nest.numel() > 0) find_ranges(arguments, element_size, lo, hi);
   for (int64_t block = 0; block < arguments.blocks; ++block) {
-    const ScaleAndZeroPoint chosen = choose_qparams(lo[block], hi[block], symmetric, arguments.range, arguments.eps);
+    const ScaleAndZeroPoint chosen =
+        choose_qparams(lo[block], hi[block], arguments.symmetric, arguments.range, arguments.eps);
     arguments.scale[block] = chosen.scale;
     arguments.zero_point[block] = chosen.zero_point;
   }
+}
+
+namespace {
+
+std::tuple<Tensor, Tensor> choose_qparams_op(const Tensor& x, Shape scale_shape, bool symmetric, ScalarType dtype,
+                                             std::optional<int64_t> q_min, std::optional<int64_t> q_max,
+                                             std::optional<double> eps) {
+  Tensor scale, zero_point;
+  choose_qparams_cpu(
+      prepare_choose_qparams(x, scale_shape, symmetric, dtype, q_min, q_max, eps, nullptr, scale, zero_point));
   return {scale, zero_point};
 }
 
+}  // namespace
 }  // namespace quaver
 
-STABLE_TORCH_LIBRARY_IMPL(quaver, CPU, m) { m.impl("choose_qparams", TORCH_BOX(&quaver::choose_qparams_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(quaver, CPU, m) { m.impl("choose_qparams", TORCH_BOX(&quaver::choose_qparams_op)); }

@@ -8,13 +8,13 @@
 namespace quaver {
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> rms_norm_quantize_cpu(
-    const Tensor& x, const Tensor& weight, OptionalTensor residual, double eps, bool symmetric, ScalarType dtype,
-    std::optional<int64_t> q_min, std::optional<int64_t> q_max, bool return_row_sum) {
+    const Outs<5>* given, const Tensor& x, const Tensor& weight, OptionalTensor residual, double eps, bool symmetric,
+    ScalarType dtype, std::optional<int64_t> q_min, std::optional<int64_t> q_max, bool return_row_sum) {
   RowResults results;
   Tensor residual_out, contiguous_weight;
   const RmsNormArguments arguments =
-      prepare_rms_norm_quantize(x, weight, residual, eps, {symmetric, dtype, q_min, q_max, return_row_sum}, results,
-                                residual_out, contiguous_weight);
+      prepare_rms_norm_quantize(x, weight, residual, eps, {symmetric, dtype, q_min, q_max, return_row_sum}, given,
+                                results, residual_out, contiguous_weight);
   const std::vector<float> weights = widened_weight(arguments.data);
   const RowCodes& codes = arguments.data.codes;
   torch::stable::parallel_for(
@@ -25,4 +25,4 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> rms_norm_quantize_cpu(
 
 }  // namespace quaver
 
-STABLE_TORCH_LIBRARY_IMPL(quaver, CPU, m) { m.impl("rms_norm_quantize", TORCH_BOX(&quaver::rms_norm_quantize_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(quaver, CPU, m) { quaver::implement<quaver::rms_norm_quantize_cpu>(m, "rms_norm_quantize"); }

@@ -44,63 +44,67 @@ std::tuple<Tensor, Tensor> choose_qparams_cuda(const Tensor& x, Shape scale_shap
   const DeviceGuard guard(device_index(x));
   Tensor scale, zero_point, keeper;
   const QparamsArguments arguments =
-      prepare_choose_qparams(x, scale_shape, symmetric, dtype, q_min, q_max, eps, scale, zero_point);
+      prepare_choose_qparams(x, scale_shape, symmetric, dtype, q_min, q_max, eps, nullptr, scale, zero_point);
   void* const scratch = scratch_memory(x, choose_qparams_scratch(arguments), keeper);
   check_launch("choose_qparams", launch_choose_qparams(arguments, scratch, stream_of(x)));
   return {scale, zero_point};
 }
 
-Tensor quantize_cuda(const Tensor& x, const Tensor& scale, OptionalTensor zero_point, std::optional<int64_t> q_min,
-                     std::optional<int64_t> q_max, ScalarType dtype, std::string mode, int64_t seed) {
+Tensor quantize_cuda(const Outs<1>* given, const Tensor& x, const Tensor& scale, OptionalTensor zero_point,
+                     std::optional<int64_t> q_min, std::optional<int64_t> q_max, ScalarType dtype, std::string mode,
+                     int64_t seed) {
   const DeviceGuard guard(device_index(x));
   Tensor q;
-  const QuantizeArguments arguments = prepare_quantize(x, scale, zero_point, q_min, q_max, dtype, mode, seed, q);
+  const QuantizeArguments arguments = prepare_quantize(x, scale, zero_point, q_min, q_max, dtype, mode, seed, given, q);
   check_launch("quantize", launch_quantize(arguments, stream_of(x)));
   return q;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> dynamic_quantize_cuda(const Tensor& x, Shape scale_shape, bool symmetric,
-                                                                 ScalarType dtype, std::optional<int64_t> q_min,
+std::tuple<Tensor, Tensor, Tensor, Tensor> dynamic_quantize_cuda(const Outs<4>* given, const Tensor& x,
+                                                                 Shape scale_shape, bool symmetric, ScalarType dtype,
+                                                                 std::optional<int64_t> q_min,
                                                                  std::optional<int64_t> q_max,
                                                                  std::optional<double> eps, bool return_row_sum) {
   const DeviceGuard guard(device_index(x));
-  const CodeRange range = prepare_dynamic_quantize(x, scale_shape, symmetric, dtype, q_min, q_max, eps, return_row_sum);
-  Tensor q, scale, zero_point, row_sum, keeper;
-  const DynamicQuantizeArguments arguments = prepare_dynamic_results(x, scale_shape, symmetric, dtype, range, eps,
-                                                                     return_row_sum, q, scale, zero_point, row_sum);
+  DynamicResults results;
+  Tensor keeper;
+  const DynamicQuantizeArguments arguments =
+      prepare_dynamic_quantize(x, scale_shape, symmetric, dtype, q_min, q_max, eps, return_row_sum, given, results);
   void* const scratch = scratch_memory(x, dynamic_quantize_scratch(arguments), keeper);
   check_launch("dynamic_quantize", launch_dynamic_quantize(arguments, scratch, stream_of(x)));
-  return {q, scale, zero_point, row_sum};
+  return {results.q, results.scale, results.zero_point, results.row_sum};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> rms_norm_quantize_cuda(
-    const Tensor& x, const Tensor& weight, OptionalTensor residual, double eps, bool symmetric, ScalarType dtype,
-    std::optional<int64_t> q_min, std::optional<int64_t> q_max, bool return_row_sum) {
+    const Outs<5>* given, const Tensor& x, const Tensor& weight, OptionalTensor residual, double eps, bool symmetric,
+    ScalarType dtype, std::optional<int64_t> q_min, std::optional<int64_t> q_max, bool return_row_sum) {
   const DeviceGuard guard(device_index(x));
   RowResults results;
   Tensor residual_out, contiguous_weight;
   const RmsNormArguments arguments =
-      prepare_rms_norm_quantize(x, weight, residual, eps, {symmetric, dtype, q_min, q_max, return_row_sum}, results,
-                                residual_out, contiguous_weight);
+      prepare_rms_norm_quantize(x, weight, residual, eps, {symmetric, dtype, q_min, q_max, return_row_sum}, given,
+                                results, residual_out, contiguous_weight);
   check_launch("rms_norm_quantize", launch_rms_norm_quantize(arguments, stream_of(x)));
   return {results.q, results.scale, results.zero_point, results.row_sum, residual_out};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> silu_mul_quantize_cuda(const Tensor& gate, const Tensor& up, bool symmetric,
-                                                                  ScalarType dtype, std::optional<int64_t> q_min,
+std::tuple<Tensor, Tensor, Tensor, Tensor> silu_mul_quantize_cuda(const Outs<4>* given, const Tensor& gate,
+                                                                  const Tensor& up, bool symmetric, ScalarType dtype,
+                                                                  std::optional<int64_t> q_min,
                                                                   std::optional<int64_t> q_max, bool return_row_sum) {
   const DeviceGuard guard(device_index(gate));
   RowResults results;
   const SiluMulArguments arguments =
-      prepare_silu_mul_quantize(gate, up, {symmetric, dtype, q_min, q_max, return_row_sum}, results);
+      prepare_silu_mul_quantize(gate, up, {symmetric, dtype, q_min, q_max, return_row_sum}, given, results);
   check_launch("silu_mul_quantize", launch_silu_mul_quantize(arguments, stream_of(gate)));
   return {results.q, results.scale, results.zero_point, results.row_sum};
 }
 
 // The sums of q's codes along one dimension.
 Tensor sum_codes(const char* op, const Tensor& q, int64_t dim) {
-  Tensor sum, keeper;
-  const SumArguments arguments = prepare_sum_codes(q, dim, sum);
+  Tensor keeper;
+  const Tensor sum = new_tensor(q, sum_shape(q, dim), ScalarType::Int);
+  const SumArguments arguments = prepare_sum_codes(q, sum);
   void* const scratch = scratch_memory(q, sum_codes_scratch(arguments), keeper);
   check_launch(op, launch_sum_codes(arguments, scratch, stream_of(q)));
   return sum;
@@ -128,91 +132,97 @@ Tensor run(const MatmulArguments& arguments, MatmulProblem problem, const Tensor
   return out;
 }
 
-Tensor int8_matmul_cuda(const Tensor& a, const Tensor& b, OptionalTensor a_zero_point, OptionalTensor b_zero_point,
-                        OptionalTensor a_sum, OptionalTensor b_sum) {
+Tensor int8_matmul_cuda(const Outs<1>* given, const Tensor& a, const Tensor& b, OptionalTensor a_zero_point,
+                        OptionalTensor b_zero_point, OptionalTensor a_sum, OptionalTensor b_sum) {
   const DeviceGuard guard(device_index(a));
   const MatmulArguments arguments = int8_matmul_arguments(a, b, a_zero_point, b_zero_point, a_sum, b_sum);
   Tensor out;
-  const MatmulProblem problem = prepare_matmul(arguments, out);
+  const MatmulProblem problem = prepare_matmul(arguments, given, out);
   return run(arguments, problem, out);
 }
 
-Tensor int8_matmul_dequantize_cuda(const Tensor& a, const Tensor& b, const Tensor& a_scale, const Tensor& b_scale,
-                                   OptionalTensor a_zero_point, OptionalTensor b_zero_point, OptionalTensor a_sum,
-                                   OptionalTensor b_sum, OptionalTensor bias, bool relu, ScalarType dtype) {
+Tensor int8_matmul_dequantize_cuda(const Outs<1>* given, const Tensor& a, const Tensor& b, const Tensor& a_scale,
+                                   const Tensor& b_scale, OptionalTensor a_zero_point, OptionalTensor b_zero_point,
+                                   OptionalTensor a_sum, OptionalTensor b_sum, OptionalTensor bias, bool relu,
+                                   ScalarType dtype) {
   const DeviceGuard guard(device_index(a));
   const MatmulArguments arguments =
       int8_matmul_dequantize_arguments(a, b, a_scale, b_scale, a_zero_point, b_zero_point, a_sum, b_sum, bias, relu);
   Tensor out;
-  const MatmulProblem problem = prepare_matmul_dequantize(arguments, dtype, out);
+  const MatmulProblem problem = prepare_matmul_dequantize(arguments, dtype, given, out);
   return run(arguments, problem, out);
 }
 
-Tensor int8_matmul_requantize_cuda(const Tensor& a, const Tensor& b, const Tensor& a_scale, const Tensor& b_scale,
-                                   const Tensor& out_scale, OptionalTensor a_zero_point, OptionalTensor b_zero_point,
-                                   OptionalTensor out_zero_point, OptionalTensor a_sum, OptionalTensor b_sum,
-                                   OptionalTensor bias, bool relu, ScalarType dtype, std::optional<int64_t> q_min,
-                                   std::optional<int64_t> q_max, std::string mode) {
+Tensor int8_matmul_requantize_cuda(const Outs<1>* given, const Tensor& a, const Tensor& b, const Tensor& a_scale,
+                                   const Tensor& b_scale, const Tensor& out_scale, OptionalTensor a_zero_point,
+                                   OptionalTensor b_zero_point, OptionalTensor out_zero_point, OptionalTensor a_sum,
+                                   OptionalTensor b_sum, OptionalTensor bias, bool relu, ScalarType dtype,
+                                   std::optional<int64_t> q_min, std::optional<int64_t> q_max, std::string mode) {
   const DeviceGuard guard(device_index(a));
   const MatmulArguments arguments = int8_matmul_requantize_arguments(
       a, b, a_scale, b_scale, out_scale, a_zero_point, b_zero_point, out_zero_point, a_sum, b_sum, bias, relu, mode);
   Tensor out;
-  const MatmulProblem problem = prepare_matmul_requantize(arguments, dtype, q_min, q_max, mode, out);
+  const MatmulProblem problem = prepare_matmul_requantize(arguments, dtype, q_min, q_max, mode, given, out);
   return run(arguments, problem, out);
 }
 
-Tensor requantize_cuda(const Tensor& acc, const Tensor& a_scale, const Tensor& b_scale, const Tensor& out_scale,
-                       OptionalTensor out_zero_point, OptionalTensor bias, bool relu, ScalarType dtype,
-                       std::optional<int64_t> q_min, std::optional<int64_t> q_max, std::string mode) {
+Tensor requantize_cuda(const Outs<1>* given, const Tensor& acc, const Tensor& a_scale, const Tensor& b_scale,
+                       const Tensor& out_scale, OptionalTensor out_zero_point, OptionalTensor bias, bool relu,
+                       ScalarType dtype, std::optional<int64_t> q_min, std::optional<int64_t> q_max, std::string mode) {
   const DeviceGuard guard(device_index(acc));
   Tensor q;
-  const RequantizeArguments arguments =
-      prepare_requantize(acc, a_scale, b_scale, out_scale, out_zero_point, bias, relu, dtype, q_min, q_max, mode, q);
+  const RequantizeArguments arguments = prepare_requantize(acc, a_scale, b_scale, out_scale, out_zero_point, bias, relu,
+                                                           dtype, q_min, q_max, mode, given, q);
   check_launch("requantize", launch_requantize(arguments, stream_of(acc)));
   return q;
 }
 
-Tensor dequantize_cuda(const Tensor& q, const Tensor& scale, OptionalTensor zero_point, ScalarType dtype) {
+Tensor dequantize_cuda(const Outs<1>* given, const Tensor& q, const Tensor& scale, OptionalTensor zero_point,
+                       ScalarType dtype) {
   const DeviceGuard guard(device_index(q));
   Tensor x;
-  const DequantizeArguments arguments = prepare_dequantize(q, scale, zero_point, dtype, x);
+  const DequantizeArguments arguments = prepare_dequantize(q, scale, zero_point, dtype, given, x);
   check_launch("dequantize", launch_dequantize(arguments, stream_of(q)));
   return x;
 }
 
-Tensor fake_quantize_cuda(const Tensor& x, const Tensor& scale, OptionalTensor zero_point, std::optional<int64_t> q_min,
-                          std::optional<int64_t> q_max, ScalarType dtype, std::string mode, int64_t seed) {
+Tensor fake_quantize_cuda(const Outs<1>* given, const Tensor& x, const Tensor& scale, OptionalTensor zero_point,
+                          std::optional<int64_t> q_min, std::optional<int64_t> q_max, ScalarType dtype,
+                          std::string mode, int64_t seed) {
   constexpr const char* kOp = "fake_quantize";
   const DeviceGuard guard(device_index(x));
   Tensor y;
   const FakeQuantizeArguments arguments =
-      prepare_fake_quantize(kOp, x, scale, zero_point, q_min, q_max, dtype, mode, seed, std::nullopt, y);
+      prepare_fake_quantize(kOp, x, scale, zero_point, q_min, q_max, dtype, mode, seed, std::nullopt, given, y);
   check_launch(kOp, launch_fake_quantize(arguments, stream_of(x)));
   return y;
 }
 
-Tensor fake_quantize_mask_cuda(const Tensor& x, const Tensor& scale, OptionalTensor zero_point,
+Tensor fake_quantize_mask_cuda(const Outs<1>* given, const Tensor& x, const Tensor& scale, OptionalTensor zero_point,
                                std::optional<int64_t> q_min, std::optional<int64_t> q_max, ScalarType dtype,
                                std::string mode, int64_t seed) {
   constexpr const char* kOp = "fake_quantize_mask";
   const DeviceGuard guard(device_index(x));
   Tensor mask;
   const FakeQuantizeArguments arguments =
-      prepare_fake_quantize(kOp, x, scale, zero_point, q_min, q_max, dtype, mode, seed, ScalarType::Bool, mask);
+      prepare_fake_quantize(kOp, x, scale, zero_point, q_min, q_max, dtype, mode, seed, ScalarType::Bool, given, mask);
   check_launch(kOp, launch_fake_quantize_mask(arguments, stream_of(x)));
   return mask;
 }
 
-Tensor int8_linear_cuda(const Tensor& x, const Tensor& weight_q, const Tensor& weight_scale, OptionalTensor bias,
-                        OptionalTensor weight_sum, bool symmetric, std::optional<ScalarType> dtype) {
-  const LinearArguments linear = prepare_linear(x, weight_q, weight_scale, bias, weight_sum, symmetric, dtype);
+Tensor int8_linear_cuda(const Outs<1>* given, const Tensor& x, const Tensor& weight_q, const Tensor& weight_scale,
+                        OptionalTensor bias, OptionalTensor weight_sum, bool symmetric,
+                        std::optional<ScalarType> dtype) {
+  const LinearArguments linear = prepare_linear(x, weight_q, weight_scale, bias, weight_sum, symmetric, dtype, given);
   const auto [q, scale, zero_point, row_sum] =
-      dynamic_quantize_cuda(linear.rows, linear.token_scale_shape, symmetric, ScalarType::Char, std::nullopt,
+      dynamic_quantize_cuda(nullptr, linear.rows, linear.token_scale_shape, symmetric, ScalarType::Char, std::nullopt,
                             std::nullopt, std::nullopt, false);
   OptionalTensor a_zero_point;
   if (!symmetric) a_zero_point = zero_point;
-  return linear_result(x, int8_matmul_dequantize_cuda(q, linear.b, scale, linear.b_scale, a_zero_point, std::nullopt,
-                                                      std::nullopt, linear.b_sum, bias, false, linear.dtype));
+  const Outs<1> product{linear.product};
+  int8_matmul_dequantize_cuda(&product, q, linear.b, scale, linear.b_scale, a_zero_point, std::nullopt, std::nullopt,
+                              linear.b_sum, bias, false, linear.dtype);
+  return linear.out;
 }
 
 }  // namespace
@@ -220,18 +230,18 @@ Tensor int8_linear_cuda(const Tensor& x, const Tensor& weight_q, const Tensor& w
 
 STABLE_TORCH_LIBRARY_IMPL(quaver, CUDA, m) {
   m.impl("choose_qparams", TORCH_BOX(&quaver::choose_qparams_cuda));
-  m.impl("quantize", TORCH_BOX(&quaver::quantize_cuda));
-  m.impl("dynamic_quantize", TORCH_BOX(&quaver::dynamic_quantize_cuda));
-  m.impl("rms_norm_quantize", TORCH_BOX(&quaver::rms_norm_quantize_cuda));
-  m.impl("silu_mul_quantize", TORCH_BOX(&quaver::silu_mul_quantize_cuda));
-  m.impl("int8_matmul", TORCH_BOX(&quaver::int8_matmul_cuda));
-  m.impl("int8_matmul_dequantize", TORCH_BOX(&quaver::int8_matmul_dequantize_cuda));
-  m.impl("int8_matmul_requantize", TORCH_BOX(&quaver::int8_matmul_requantize_cuda));
-  m.impl("requantize", TORCH_BOX(&quaver::requantize_cuda));
-  m.impl("dequantize", TORCH_BOX(&quaver::dequantize_cuda));
-  m.impl("fake_quantize", TORCH_BOX(&quaver::fake_quantize_cuda));
-  m.impl("fake_quantize_mask", TORCH_BOX(&quaver::fake_quantize_mask_cuda));
-  m.impl("int8_linear", TORCH_BOX(&quaver::int8_linear_cuda));
+  quaver::implement<quaver::quantize_cuda>(m, "quantize");
+  quaver::implement<quaver::dynamic_quantize_cuda>(m, "dynamic_quantize");
+  quaver::implement<quaver::rms_norm_quantize_cuda>(m, "rms_norm_quantize");
+  quaver::implement<quaver::silu_mul_quantize_cuda>(m, "silu_mul_quantize");
+  quaver::implement<quaver::int8_matmul_cuda>(m, "int8_matmul");
+  quaver::implement<quaver::int8_matmul_dequantize_cuda>(m, "int8_matmul_dequantize");
+  quaver::implement<quaver::int8_matmul_requantize_cuda>(m, "int8_matmul_requantize");
+  quaver::implement<quaver::requantize_cuda>(m, "requantize");
+  quaver::implement<quaver::dequantize_cuda>(m, "dequantize");
+  quaver::implement<quaver::fake_quantize_cuda>(m, "fake_quantize");
+  quaver::implement<quaver::fake_quantize_mask_cuda>(m, "fake_quantize_mask");
+  quaver::implement<quaver::int8_linear_cuda>(m, "int8_linear");
 }
 
 namespace {
