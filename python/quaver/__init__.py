@@ -3,7 +3,7 @@
 from quaver import library  # noqa: F401 - defines torch.ops.quaver, which everything below needs
 
 # isort: split
-from quaver import fakes, quant_tool, reference, vmap  # noqa: F401 - vmap: what refuses it
+from quaver import fakes, quant_tool, reference, vmap  # noqa: F401 - what they register
 from quaver.library import build_info
 from quaver.model import quantize_model
 from quaver.nn import QuantLinear

@@ -62,6 +62,7 @@ def dequantize(
     *,
     dtype: torch.dtype = ...,
     check: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor: ...
 @overload
 def dynamic_quantize(
@@ -74,6 +75,7 @@ def dynamic_quantize(
     q_max: int | None = None,
     eps: float | None = None,
     return_row_sum: Literal[False] = False,
+    out: tuple[Tensor, QuantizationParams] | None = None,
 ) -> tuple[Tensor, QuantizationParams]: ...
 @overload
 def dynamic_quantize(
@@ -86,6 +88,7 @@ def dynamic_quantize(
     q_max: int | None = None,
     eps: float | None = None,
     return_row_sum: Literal[True],
+    out: tuple[Tensor, QuantizationParams, Tensor] | None = None,
 ) -> tuple[Tensor, QuantizationParams, Tensor]: ...
 def fake_quantize(
     x: Tensor,
@@ -98,6 +101,7 @@ def fake_quantize(
     mode: str = "onnx",
     seed: int = 0,
     check: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor: ...
 def fake_quantize_mask(
     x: Tensor,
@@ -110,6 +114,7 @@ def fake_quantize_mask(
     mode: str = "onnx",
     seed: int = 0,
     check: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor: ...
 def int8_linear(
     x: Tensor,
@@ -121,6 +126,7 @@ def int8_linear(
     symmetric: bool = True,
     dtype: torch.dtype | None = None,
     check: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor: ...
 def int8_matmul(
     a: Tensor,
@@ -131,6 +137,7 @@ def int8_matmul(
     a_sum: Tensor | None = None,
     b_sum: Tensor | None = None,
     check: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor: ...
 def int8_matmul_dequantize(
     a: Tensor,
@@ -146,6 +153,7 @@ def int8_matmul_dequantize(
     relu: bool = False,
     dtype: torch.dtype = ...,
     check: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor: ...
 def int8_matmul_requantize(
     a: Tensor,
@@ -166,6 +174,7 @@ def int8_matmul_requantize(
     q_max: int | None = None,
     mode: str = "float",
     check: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor: ...
 def quantize(
     x: Tensor,
@@ -178,6 +187,7 @@ def quantize(
     mode: str = "onnx",
     seed: int = 0,
     check: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor: ...
 def quantize_model(
     model: torch.nn.Module,
@@ -201,6 +211,7 @@ def requantize(
     q_max: int | None = None,
     mode: str = "float",
     check: bool = False,
+    out: Tensor | None = None,
 ) -> Tensor: ...
 @overload
 def rms_norm_quantize(
@@ -214,6 +225,7 @@ def rms_norm_quantize(
     q_min: int | None = None,
     q_max: int | None = None,
     return_row_sum: Literal[False] = False,
+    out: tuple[Tensor, QuantizationParams] | None = None,
 ) -> tuple[Tensor, QuantizationParams]: ...
 @overload
 def rms_norm_quantize(
@@ -227,6 +239,7 @@ def rms_norm_quantize(
     q_min: int | None = None,
     q_max: int | None = None,
     return_row_sum: Literal[True],
+    out: tuple[Tensor, QuantizationParams, Tensor] | None = None,
 ) -> tuple[Tensor, QuantizationParams, Tensor]: ...
 @overload
 def rms_norm_quantize(
@@ -240,6 +253,7 @@ def rms_norm_quantize(
     q_min: int | None = None,
     q_max: int | None = None,
     return_row_sum: Literal[False] = False,
+    out: tuple[Tensor, QuantizationParams, Tensor] | None = None,
 ) -> tuple[Tensor, QuantizationParams, Tensor]: ...
 @overload
 def rms_norm_quantize(
@@ -253,6 +267,7 @@ def rms_norm_quantize(
     q_min: int | None = None,
     q_max: int | None = None,
     return_row_sum: Literal[True],
+    out: tuple[Tensor, QuantizationParams, Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, QuantizationParams, Tensor, Tensor]: ...
 def selftest(seconds: float = 60, *, device: torch.device | str | None = None, seed: int = 0) -> None: ...
 @overload
@@ -265,6 +280,7 @@ def silu_mul_quantize(
     q_min: int | None = None,
     q_max: int | None = None,
     return_row_sum: Literal[False] = False,
+    out: tuple[Tensor, QuantizationParams] | None = None,
 ) -> tuple[Tensor, QuantizationParams]: ...
 @overload
 def silu_mul_quantize(
@@ -276,5 +292,6 @@ def silu_mul_quantize(
     q_min: int | None = None,
     q_max: int | None = None,
     return_row_sum: Literal[True],
+    out: tuple[Tensor, QuantizationParams, Tensor] | None = None,
 ) -> tuple[Tensor, QuantizationParams, Tensor]: ...
 def verify() -> AbstractContextManager[object]: ...

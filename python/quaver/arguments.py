@@ -4,6 +4,7 @@ Tensors are refused by the ops themselves (csrc/checks.h); the words here have t
 """
 
 import torch
+from torch.autograd import forward_ad
 
 from quaver.qparams import (
     MODES,
@@ -31,11 +32,20 @@ def check_tensors(op, **values):
     """Tensors (or, for scales, QuantizationParams) that do not ask for a gradient."""
     for name, value in values.items():
         tensor = tensor_of(op, name, value)
+        refuse_tangent(op, name, tensor)
         if tensor.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(
                 f"quaver::{op}: {name} requires grad, but rounding has no gradient here; "
                 f"call under torch.no_grad() or pass {name}.detach()"
             )
+
+
+def refuse_tangent(op, name, tensor):
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:
+        raise NotImplementedError(
+            f"quaver::{op}: {name} has a tangent, but forward-mode differentiation (torch.func.jvp) is not supported; "
+            f"pass torch.autograd.forward_ad.unpack_dual({name}).primal"
+        )
 
 
 def check_optional_tensors(op, **values):

@@ -88,6 +88,16 @@ class Draw:
 
     # Tensors
 
+    def place_for(self, result, *, any_strides):
+        """A tensor like a result, to be written instead of a new one; where strides are free, a part of a wider one."""
+        if not any_strides or self.chance(0.3):
+            return torch.empty_like(result, memory_format=torch.contiguous_format)
+        order = self.random.sample(range(result.dim()), result.dim())
+        sizes = [result.shape[dim] + self.one_of(0, 0, 1, 16) for dim in order]
+        wider = torch.empty(sizes, dtype=result.dtype, device=self.device)
+        part = wider[tuple(slice(wider.shape[i] - result.shape[dim], None) for i, dim in enumerate(order))]
+        return part.permute(sorted(range(len(order)), key=order.__getitem__))
+
     def floats(self, shape, dtype=None):
         dtype = dtype or self.one_of(*FLOAT_DTYPES)
         kind = self.one_of("normal", "normal", "ties", "special", "bits", "constant")

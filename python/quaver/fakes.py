@@ -5,6 +5,7 @@ The words of the refusals are those of csrc/checks.h; the tests hold the two tog
 
 import torch
 
+from quaver.library import ANY_STRIDES, WRITING_OPS, as_tuple, written_arguments
 from quaver.qparams import MODES, full_range, in_words, qparams_range
 
 MAX_RANK = 6
@@ -518,6 +519,70 @@ def int8_linear(x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmet
     dtype = x.dtype if dtype is None else dtype
     _check_float_type(op, "dtype", dtype)
     return x.new_empty((*x.shape[:-1], n), dtype=dtype)
+
+
+# The forms with out=, as in csrc/out.h. Where memory is, and whether two tensors share it, no fake tensor knows.
+
+
+def _has_places(tensor):
+    """Whether each element surely has a place of its own: no dimension steps into what smaller strides reach."""
+    if tensor.numel() == 0:
+        return True
+    extent = 1
+    steps = [step for step in zip(tensor.stride(), tensor.shape, strict=True) if step[1] > 1]
+    for stride, size in sorted(steps):
+        if stride < extent:
+            return False
+        extent += (size - 1) * stride
+    return True
+
+
+def _check_out(op, name, out, promised, any_strides, like_name, like):
+    _check_companion(op, name, out, promised.dtype, like_name, like)
+    _check(
+        out.shape == promised.shape,
+        op,
+        lambda: f"{name} must have the shape {list(promised.shape)}, got {list(out.shape)}",
+    )
+    if any_strides:
+        _check(
+            _has_places(out),
+            op,
+            lambda: (
+                f"{name} must have a place for each of its elements, got the strides {list(out.stride())} "
+                f"for the shape {list(out.shape)}"
+            ),
+        )
+    else:
+        _check(
+            out.is_contiguous(),
+            op,
+            lambda: f"{name} must be contiguous, got the strides {list(out.stride())}",
+        )
+
+
+def check_outs(op, outs, promised, like_name, like):
+    """Refuses places, by their names, that are not as the op would have made its results."""
+    for number, ((name, out), result) in enumerate(zip(outs.items(), promised, strict=True)):
+        _check_out(op, name, out, result, number == 0 and op in ANY_STRIDES, like_name, like)
+
+
+def _register_out_form(op):
+    overload = getattr(torch.ops.quaver, op).out
+    arguments = [argument.name for argument in overload._schema.arguments]
+    written = written_arguments(overload)
+
+    @torch.library.register_fake(overload)
+    def fake(*args, **options):
+        outs = {name: options.pop(name) for name in written}
+        promised = as_tuple(globals()[op](*args, **options))
+        reads = {**dict(zip(arguments, args, strict=False)), **options}
+        check_outs(op, outs, promised, arguments[0], reads[arguments[0]])
+        return tuple(outs.values()) if len(outs) > 1 else outs[written[0]]
+
+
+for _op in WRITING_OPS:
+    _register_out_form(_op)
 
 
 # The one gradient: fake_quantize's to x, ARITHMETIC.md (9). The backward is linear in its own argument and made of ops

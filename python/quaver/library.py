@@ -28,6 +28,37 @@ OPS = (
     "int8_linear",
 )
 
+WRITING_OPS = tuple(name for name in OPS if name != "choose_qparams")  # those with a form `.out`: large results
+# Of these, those whose first result may have any strides; all other results are contiguous.
+ANY_STRIDES = ("quantize", "dynamic_quantize", "requantize", "dequantize", "fake_quantize", "fake_quantize_mask")
+
+
+def _out_schema(schema):
+    """Of an op's form that writes given tensors instead of making its results: torch's convention."""
+    names = [result.name or "out" for result in schema.returns]
+    written = [f"Tensor({alias}!) {name}" for alias, name in zip("abcdefgh", names, strict=False)]
+    arguments, _ = str(schema).removeprefix(f"{schema.name}(").split(") -> ")
+    returned = written[0].split()[0] if len(written) == 1 else f"({', '.join(written)})"
+    return f"{schema.name.split('::')[1]}.out({arguments}, {', '.join(written)}) -> {returned}"
+
+
+# Without torch.Tag.out: Inductor of torch 2.13 takes a form with this tag in its op's place and gives it some arguments
+# twice, by position and by name.
+_out_forms = torch.library.Library(NAMESPACE, "FRAGMENT")
+for _name in WRITING_OPS:
+    _plain = getattr(getattr(torch.ops, NAMESPACE), _name).default._schema
+    _out_forms.define(_out_schema(_plain), tags=torch.Tag.pt2_compliant_tag)
+
+
+def written_arguments(op):
+    """The names of what a call writes: the out= of such a form."""
+    return [a.name for a in op._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+
+
+def as_tuple(results):
+    """What a call of an op returned, one tensor or several or nothing, as a tuple."""
+    return (results,) if isinstance(results, torch.Tensor) else tuple(results or ())
+
 
 def cuda_mismatch(torch_cuda, torch_hip, nvcc):
     """Why a library built by `nvcc` cannot serve this torch, or None.
@@ -72,6 +103,8 @@ if cuda_unavailable_reason is not None:
     _refusals = torch.library.Library(NAMESPACE, "IMPL", "CUDA")
     for _name in OPS:
         _refusals.impl(_name, _refuse_cuda(_name))
+    for _name in WRITING_OPS:
+        _refusals.impl(f"{_name}.out", _refuse_cuda(_name))
 
 
 def build_info():

@@ -22,12 +22,14 @@ from quaver.arguments import (
     int32,
     quantize_arguments,
     refuse_split_k,
+    refuse_tangent,
     row_parameters,
     scale_shape,
     tensor_of,
     widened,
     with_range,
 )
+from quaver.out import run, run_rows
 from quaver.qparams import PerTensor, PerToken, QuantizationParams
 
 _ops = torch.ops.quaver
@@ -72,13 +74,15 @@ def choose_qparams(x, granularity=PerTensor(), *, symmetric=True, dtype=torch.in
     check_bools(op, symmetric=symmetric)
     blocks = scale_shape(op, granularity, x)
     q_min, q_max = aimed_range(op, dtype, symmetric, q_min, q_max)
-    scale, zero_point = _ops.choose_qparams(
+    scale, zero_point = _ops.choose_qparams.default(
         x, blocks, symmetric=symmetric, dtype=dtype, q_min=q_min, q_max=q_max, eps=checked_eps(op, eps)
     )
     return QuantizationParams(scale, zero_point, q_min, q_max, symmetric)
 
 
-def quantize(x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0, check=False):
+def quantize(
+    x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0, check=False, out=None
+):
     """Real numbers to codes, equation (2): q = clamp(round(x / scale) + zero_point, q_min, q_max).
 
     Arguments:
@@ -99,6 +103,8 @@ def quantize(x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.i
             i-th random number of the seed (Philox4x32-10), on every backend and whatever the strides. Other modes draw
             none.
         check: also verify that scales are positive and finite and zero points are codes, which waits for the device.
+        out: a tensor to write and return: of the result's shape, dtype and device, in memory of its own, with any
+            strides that give each element a place. No gradient passes through it.
 
     Returns:
         Codes in x's shape and, where x is dense, its strides. Ties round to even; what lies outside saturates,
@@ -121,7 +127,7 @@ def quantize(x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.i
     scale, zero_point, options = quantize_arguments(
         op, scale, zero_point, q_min=q_min, q_max=q_max, dtype=dtype, mode=mode, seed=seed, check=check
     )
-    return _ops.quantize(x, scale, zero_point, **options)
+    return run(op, out, x, scale, zero_point, **options)
 
 
 def dynamic_quantize(
@@ -134,11 +140,13 @@ def dynamic_quantize(
     q_max=None,
     eps=None,
     return_row_sum=False,
+    out=None,
 ):
     """choose_qparams and quantize in one op, equation (5): activations are quantized with what they hold.
 
     Arguments: those of choose_qparams; the granularity is by default one scale for each row. With return_row_sum, the
     sums of the codes along the last dimension come too, int32 [..., 1]: a matmul with zero points needs them.
+    out: what such a call returns, written in place of new tensors; contiguous but for q.
 
     Returns:
         (q, params), or (q, params, row_sum): codes in x's shape and the QuantizationParams that made them.
@@ -161,7 +169,9 @@ def dynamic_quantize(
     check_bools(op, symmetric=symmetric, return_row_sum=return_row_sum)
     blocks = scale_shape(op, granularity, x)
     q_min, q_max = aimed_range(op, dtype, symmetric, q_min, q_max)
-    q, scale, zero_point, row_sum = _ops.dynamic_quantize(
+    q, scale, zero_point, row_sum = run_rows(
+        op,
+        out,
         x,
         blocks,
         symmetric=symmetric,
@@ -186,6 +196,7 @@ def rms_norm_quantize(
     q_min=None,
     q_max=None,
     return_row_sum=False,
+    out=None,
 ):
     """Rows divided by their root mean square, then dynamic_quantize of each, equation (11), in one op.
 
@@ -201,6 +212,7 @@ def rms_norm_quantize(
         eps: what is added to the mean of squares, in the square of x's unit; positive.
         symmetric, dtype, q_min, q_max: as for choose_qparams. There is one scale for each row.
         return_row_sum: whether the sums of the codes of each row come too: a matmul with zero points needs them.
+        out: what such a call returns, written in place of new tensors; contiguous.
 
     Returns:
         (q, params), then row_sum, int32 [..., 1], with return_row_sum, then residual_out, in x's dtype and shape, with
@@ -229,7 +241,9 @@ def rms_norm_quantize(
     if eps is None:
         raise TypeError(f"quaver::{op}: eps must be a number, got NoneType")
     q_min, q_max = aimed_range(op, dtype, symmetric, q_min, q_max)
-    q, scale, zero_point, row_sum, residual_out = _ops.rms_norm_quantize(
+    q, scale, zero_point, row_sum, residual_out = run_rows(
+        op,
+        out,
         x,
         weight,
         residual=residual,
@@ -244,7 +258,9 @@ def rms_norm_quantize(
     return q, params, *([row_sum] if return_row_sum else []), *([] if residual is None else [residual_out])
 
 
-def silu_mul_quantize(gate, up, *, symmetric=True, dtype=torch.int8, q_min=None, q_max=None, return_row_sum=False):
+def silu_mul_quantize(
+    gate, up, *, symmetric=True, dtype=torch.int8, q_min=None, q_max=None, return_row_sum=False, out=None
+):
     """The gated product of a SwiGLU layer, then dynamic_quantize of each row, equation (12), in one op.
 
     y = silu(gate) * up,    silu(g) = g / (1 + exp(-g)),    q, params = dynamic_quantize(y)
@@ -256,6 +272,7 @@ def silu_mul_quantize(gate, up, *, symmetric=True, dtype=torch.int8, q_min=None,
         up: in gate's dtype and shape, any strides. Both may be halves of one tensor, y.chunk(2, -1): nothing is copied.
         symmetric, dtype, q_min, q_max: as for choose_qparams. There is one scale for each row.
         return_row_sum: whether the sums of the codes of each row come too: a matmul with zero points needs them.
+        out: what such a call returns, written in place of new tensors; contiguous.
 
     Returns:
         (q, params), or (q, params, row_sum) with int32 [..., 1], all contiguous. A y that is NaN, as of a gate of minus
@@ -276,14 +293,14 @@ def silu_mul_quantize(gate, up, *, symmetric=True, dtype=torch.int8, q_min=None,
     check_tensors(op, gate=gate, up=up)
     check_bools(op, symmetric=symmetric, return_row_sum=return_row_sum)
     q_min, q_max = aimed_range(op, dtype, symmetric, q_min, q_max)
-    q, scale, zero_point, row_sum = _ops.silu_mul_quantize(
-        gate, up, symmetric=symmetric, dtype=dtype, q_min=q_min, q_max=q_max, return_row_sum=return_row_sum
+    q, scale, zero_point, row_sum = run_rows(
+        op, out, gate, up, symmetric=symmetric, dtype=dtype, q_min=q_min, q_max=q_max, return_row_sum=return_row_sum
     )
     params = QuantizationParams(scale, zero_point, q_min, q_max, symmetric)
     return (q, params, row_sum) if return_row_sum else (q, params)
 
 
-def int8_matmul(a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum=None, check=False):
+def int8_matmul(a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum=None, check=False, out=None):
     """The exact product of codes, equation (6): acc = sum_k (a[m, k] - a_zero_point[m]) * (b[k, n] - b_zero_point[n]).
 
     Arguments:
@@ -295,6 +312,7 @@ def int8_matmul(a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum
         a_sum, b_sum: int32 [..., M, 1] and [..., 1, N], the sums of a's codes and b's over k, where they are known:
             with zero points they need not be computed then. Wrong sums give unspecified results.
         check: also verify that zero points are codes, which waits for the device.
+        out: a tensor to write and return: of the result's shape, dtype and device, contiguous, in memory of its own.
 
     Returns:
         int32 [..., M, N], the same on every backend, whatever the tiling. M, N and K may be 0.
@@ -319,7 +337,7 @@ def int8_matmul(a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum
     if check:
         check_zero_point(op, "a_", a_zero_point, *full_range_of(a))
         check_zero_point(op, "b_", b_zero_point, *full_range_of(b))
-    return _ops.int8_matmul(a, b, a_zero_point=a_zero_point, b_zero_point=b_zero_point, a_sum=a_sum, b_sum=b_sum)
+    return run(op, out, a, b, a_zero_point=a_zero_point, b_zero_point=b_zero_point, a_sum=a_sum, b_sum=b_sum)
 
 
 def int8_matmul_dequantize(
@@ -336,6 +354,7 @@ def int8_matmul_dequantize(
     relu=False,
     dtype=torch.float32,
     check=False,
+    out=None,
 ):
     """The product of codes as real numbers, equation (7): out = relu(acc * (a_scale * b_scale) + bias).
 
@@ -372,7 +391,9 @@ def int8_matmul_dequantize(
     if check:
         check_values(op, "a_", a_scale, a_zero_point, *full_range_of(a))
         check_values(op, "b_", b_scale, b_zero_point, *full_range_of(b))
-    return _ops.int8_matmul_dequantize(
+    return run(
+        op,
+        out,
         a,
         b,
         a_scale,
@@ -406,6 +427,7 @@ def int8_matmul_requantize(
     q_max=None,
     mode="float",
     check=False,
+    out=None,
 ):
     """The product of codes as codes again, equation (8): quantize(int8_matmul_dequantize(...), out_scale, ...).
 
@@ -447,7 +469,9 @@ def int8_matmul_requantize(
         check_values(op, "a_", a_scale, a_zero_point, *full_range_of(a))
         check_values(op, "b_", b_scale, b_zero_point, *full_range_of(b))
         check_values(op, "out_", out_scale, out_zero_point, q_min, q_max)
-    return _ops.int8_matmul_requantize(
+    return run(
+        op,
+        out,
         a,
         b,
         a_scale,
@@ -481,6 +505,7 @@ def requantize(
     q_max=None,
     mode="float",
     check=False,
+    out=None,
 ):
     """An int32 product as codes: int8_matmul_requantize without its matmul, equation (8) or (10).
 
@@ -504,6 +529,8 @@ def requantize(
         q_min, q_max: the codes to use, by default all of the dtype's.
         mode: "float" or "fixed".
         check: also verify that scales are positive and finite and zero points are codes, which waits for the device.
+        out: a tensor to write and return: of the result's shape, dtype and device, in memory of its own, with any
+            strides that give each element a place. No gradient passes through it.
 
     Returns:
         Codes in acc's shape and, where acc is dense, its strides. Ties round to even in mode "float"; in mode "fixed"
@@ -538,7 +565,9 @@ def requantize(
         check_values(op, "a_", a_scale, None, 0, 0)
         check_values(op, "b_", b_scale, None, 0, 0)
         check_values(op, "out_", out_scale, out_zero_point, q_min, q_max)
-    return _ops.requantize(
+    return run(
+        op,
+        out,
         acc,
         a_scale,
         b_scale,
@@ -553,7 +582,7 @@ def requantize(
     )
 
 
-def dequantize(q, scale, zero_point=None, *, dtype=torch.float32, check=False):
+def dequantize(q, scale, zero_point=None, *, dtype=torch.float32, check=False, out=None):
     """Codes to real numbers, equation (3): x = (q - zero_point) * scale.
 
     Arguments:
@@ -561,6 +590,8 @@ def dequantize(q, scale, zero_point=None, *, dtype=torch.float32, check=False):
         scale, zero_point: as for quantize.
         dtype: of the result, float32, float16 or bfloat16; one rounding, to even, after a float32 product.
         check: also verify that scales are positive and finite and zero points are codes, which waits for the device.
+        out: a tensor to write and return: of the result's shape, dtype and device, in memory of its own, with any
+            strides that give each element a place. No gradient passes through it.
 
     Returns:
         A tensor in q's shape and, where q is dense, its strides.
@@ -580,11 +611,11 @@ def dequantize(q, scale, zero_point=None, *, dtype=torch.float32, check=False):
     check_float_dtype(op, dtype)
     if check:
         check_values(op, "", scale, zero_point, *full_range_of(q))
-    return _ops.dequantize(q, scale, zero_point, dtype=dtype)
+    return run(op, out, q, scale, zero_point, dtype=dtype)
 
 
 def fake_quantize(
-    x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0, check=False
+    x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0, check=False, out=None
 ):
     """What x's codes stand for, with a gradient, equation (9): y = dequantize(quantize(x, ...), ...) in x's dtype.
 
@@ -613,15 +644,15 @@ def fake_quantize(
     tensor([0., 1., 1., 0.])
     """
     op = "fake_quantize"
-    tensor_of(op, "x", x)
+    refuse_tangent(op, "x", tensor_of(op, "x", x))
     scale, zero_point, options = quantize_arguments(
         op, scale, zero_point, q_min=q_min, q_max=q_max, dtype=dtype, mode=mode, seed=seed, check=check
     )
-    return _ops.fake_quantize(x, scale, zero_point, **options)
+    return run(op, out, x, scale, zero_point, **options)
 
 
 def fake_quantize_mask(
-    x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0, check=False
+    x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0, check=False, out=None
 ):
     """Where fake_quantize has a gradient, equation (9): q_min <= round(x / scale) + zero_point <= q_max.
 
@@ -647,10 +678,12 @@ def fake_quantize_mask(
     scale, zero_point, options = quantize_arguments(
         op, scale, zero_point, q_min=q_min, q_max=q_max, dtype=dtype, mode=mode, seed=seed, check=check
     )
-    return _ops.fake_quantize_mask(x, scale, zero_point, **options)
+    return run(op, out, x, scale, zero_point, **options)
 
 
-def int8_linear(x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, dtype=None, check=False):
+def int8_linear(
+    x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, dtype=None, check=False, out=None
+):
     """A linear layer with int8 weights: y = x @ dequantize(weight).T + bias, with x quantized row by row on the way.
 
     dynamic_quantize(x, PerToken(), symmetric=symmetric), then int8_matmul_dequantize with the weight.
@@ -664,6 +697,7 @@ def int8_linear(x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmet
         symmetric: whether activations have a zero point of 0. Asymmetric ones use all 256 codes for a one-sided range.
         dtype: of the result; x's dtype by default, whatever torch.autocast says.
         check: also verify that scales are positive and finite, which waits for the device.
+        out: a tensor to write and return: of the result's shape, dtype and device, contiguous, in memory of its own.
 
     Returns:
         [..., N] of dtype.
@@ -693,6 +727,6 @@ def int8_linear(x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmet
         check_float_dtype(op, dtype)
     if check:
         check_values(op, "weight_", weight_scale, None, 0, 0)
-    return _ops.int8_linear(
-        x, weight_q, weight_scale, widened(bias), weight_sum=weight_sum, symmetric=symmetric, dtype=dtype
+    return run(
+        op, out, x, weight_q, weight_scale, widened(bias), weight_sum=weight_sum, symmetric=symmetric, dtype=dtype
     )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from quaver.draw import CALLS, Draw
-from quaver.library import NAMESPACE
-from quaver.verify import VerificationError, as_tuple, verify, written_arguments
+from quaver.library import NAMESPACE, as_tuple, written_arguments
+from quaver.verify import VerificationError, verify
 
 # How many elements a call has at most; every so often more than a block of threads, or than a block keeps to itself.
 USUAL, LARGER = 2**12, {10: 2**15, 100: 2**19}

@@ -4,7 +4,6 @@ Which function of the reference stands for an op is a matter of names: each over
 `reference.quantize`. The only module that knows both.
 """
 
-import inspect
 import sys
 import threading
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from quaver import reference
-from quaver.library import NAMESPACE
+from quaver.library import NAMESPACE, as_tuple, written_arguments
 
 INTEGER_VIEWS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -35,28 +34,17 @@ def _definition(op):
     return function
 
 
-def written_arguments(op):
-    """The names of what a call writes: the out= of such a form."""
-    return [a.name for a in op._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-
-
 def _bound(op, args, kwargs):
     """A call's arguments by their names in the schema: what the op reads, and what it writes."""
     names = [argument.name for argument in op._schema.arguments]
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     written = [given.pop(name) for name in written_arguments(op)]
-    if written and "dtype" not in names and "dtype" in inspect.signature(_definition(op)).parameters:
-        given["dtype"] = written[0].dtype  # a form with out= may leave it to out
     return given, written
 
 
 def _full_name(op):
     """Such as quaver::quantize, or quaver::quantize.out."""
     return op._schema.name + (f".{op._schema.overload_name}" if op._schema.overload_name else "")
-
-
-def as_tuple(results):
-    return (results,) if isinstance(results, torch.Tensor) else tuple(results or ())
 
 
 def define(op, args, kwargs):

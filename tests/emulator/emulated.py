@@ -108,9 +108,9 @@ def _define_ops():
     from quaver.library import OPS
 
     definitions = torch.library.Library(NAMESPACE, "DEF")
-    for name in OPS:
-        schema = str(getattr(torch.ops.quaver, name).default._schema)
-        definitions.define(schema.removeprefix("quaver::"))
+    for packet in (getattr(torch.ops.quaver, name) for name in OPS):
+        for form in packet.overloads():
+            definitions.define(str(getattr(packet, form)._schema).removeprefix("quaver::"))
     _definitions.append(definitions)
 
 
