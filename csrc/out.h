@@ -85,11 +85,11 @@ inline bool has_places(const Tensor& tensor) {
   return true;
 }
 
-// The bytes from a tensor's first element to its last: [begin, end).
+// The bytes from a tensor's first element to its last: [begin, end). For comparisons: nothing is read there.
 inline std::pair<const char*, const char*> span_of(const Tensor& tensor) {
   int64_t last = 0;
   for (int64_t dim = 0; dim < tensor.dim(); ++dim) last += (tensor.size(dim) - 1) * tensor.stride(dim);
-  const char* begin = static_cast<const char*>(tensor.const_data_ptr());
+  const char* begin = static_cast<const char*>(tensor.data_ptr());
   return {begin, begin + (last + 1) * static_cast<int64_t>(tensor.element_size())};
 }
 

@@ -203,6 +203,15 @@ def test_vmap_beside_an_op_is_none_of_its_business():
     assert torch.equal(scaled[1], quaver.quantize(x, scale) * 2)
 
 
+@pytest.mark.parametrize("function", [quaver.quantize, quaver.fake_quantize])
+def test_forward_mode_is_refused_in_words(function):
+    x, scale = normal(4, 6), torch.tensor(0.1)
+    with pytest.raises(NotImplementedError, match=r"^quaver::\w+: x has a tangent, but forward-mode"):
+        torch.func.jvp(lambda x: function(x, scale).float(), (x,), (x,))
+    primal, _ = torch.func.jvp(lambda y: function(x, scale) + y, (x,), (x,))
+    assert_bits(primal, function(x, scale) + x)
+
+
 # Autocast changes nothing: an op computes with what it is given.
 
 

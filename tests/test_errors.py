@@ -11,7 +11,7 @@ from torch._subclasses import FakeTensorMode
 
 import quaver
 from quaver import PerChannel, PerGroup, PerTensor, PerToken
-from tests import cases
+from tests import cases, test_out
 from tests.cases import DEVICES
 
 ops = torch.ops.quaver
@@ -395,7 +395,8 @@ def test_other_devices_are_refused(name, argument):
 
 
 def test_every_refusal_of_the_sources_is_tried():
-    words = " ".join(words for *_, words in EVERY_REFUSAL) + " must be on "
+    tried = (*EVERY_REFUSAL, *test_out.REFUSED)
+    words = " ".join(words.replace("\\", "") for *_, words in tried) + " must be on "
     found = 0
     for path in CSRC.glob("*.h"):
         for statement in re.findall(r"(?ms)^ *(?:QUAVER_CHECK|refuse)\((.*?)\);$", path.read_text()):

@@ -1,5 +1,6 @@
 """The fuzzer: a sample of its calls in every run, 10^5 of them in `make test-deep`, and that it can complain."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ def test_a_wrong_bit_is_complained_of(monkeypatch):
     assert made.complaints
     wrong = ("dequantize", "fake_quantize")  # whose definition it is a part of
     for words in made.complaints:
-        assert any(f"VerificationError: quaver::{op}: the element at" in words for op in wrong)
+        assert any(re.search(rf"VerificationError: quaver::{op}(\.out)?: the element at", words) for op in wrong)
 
 
 def test_a_refusal_without_words_is_complained_of(monkeypatch):

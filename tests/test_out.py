@@ -111,7 +111,7 @@ REFUSED = [
         "quantize",
         {},
         OUT[:1].expand(4, 6),
-        r"out must have a place for each .* the strides \[0, 1\] for the shape \[4, 6\]",
+        r"out must have a place for each of its elements, got the strides \[0, 1\] for the shape \[4, 6\]",
     ),
     (
         "quantize",

@@ -68,7 +68,8 @@ def test_a_difference_is_named_and_can_be_made_again(monkeypatch, capsys):
         with pytest.raises(VerificationError) as caught:
             quaver.selftest(3, device="cpu", seed=5)
         words = (
-            r"^1 of the ops above failed, int8_linear on cpu at case (\d+) of seed 5: VerificationError: quaver::int8_"
+            r"^2 of the forms above failed, int8_linear\.default on cpu "
+            r"at case (\d+) of seed 5: VerificationError: quaver::int8_linear: "
         )
         number = int(re.search(words, str(caught.value)).group(1))
         with pytest.raises(VerificationError):
@@ -82,7 +83,8 @@ def test_an_op_that_raises_is_a_failure():
     """As on a GPU for which there are no kernels."""
     if torch.cuda.is_available():
         pytest.skip("there is a GPU, and its ops do not fail")
-    with pytest.raises(VerificationError, match=f"{len(library.OPS)} of the ops above failed, .* on cuda:0 at case 0"):
+    rows = len(library.OPS) + len(library.WRITING_OPS)
+    with pytest.raises(VerificationError, match=f"{rows} of the forms above failed, .* on cuda:0 at case 0"):
         quaver.selftest(1, device="cuda:0")
 
 
@@ -107,7 +109,7 @@ quaver.reference.int8_linear = lambda *args, **kwargs: -true(*args, **kwargs)
 """
     done = in_a_shell("selftest", "--seconds", "1", "--device", "cpu", before=spoil)
     assert done.returncode == 1
-    assert done.stdout.count("FAILED") == 1
+    assert done.stdout.count("FAILED") == len(forms("int8_linear"))
     assert "VerificationError: quaver::int8_linear: the element at" in done.stderr
 
 

@@ -76,9 +76,9 @@ def selftest(seconds=60, *, device=None, seed=0):
         None, after the table is printed, if every bit is right.
 
     Raises:
-        VerificationError, after the table is printed, if an op differed from the reference or failed; it says which
-        case: `from quaver.selftest import case` and `case(op, number, seed=seed, device=device)` makes its arguments
-        again.
+        VerificationError, after the table is printed, if a form of an op differed from the reference or failed; it
+        says which case: `from quaver.selftest import case` and `case(op, number, seed=seed, device=device)` makes its
+        arguments again.
         ValueError for seconds that are not a positive number.
 
     >>> import quaver
@@ -134,6 +134,6 @@ def _table(rows):
 def _words(failed, seed):
     first = failed[0]
     return (
-        f"{len(failed)} of the ops above failed, {first.op} on {first.device} at case {first.cases} of seed {seed}: "
-        f"{type(first.failure).__name__}: {first.failure}"
+        f"{len(failed)} of the forms above failed, {first.op}.{first.form} on {first.device} "
+        f"at case {first.cases} of seed {seed}: {type(first.failure).__name__}: {first.failure}"
     )

@@ -28,7 +28,7 @@ uint64_t handle_of(int32_t device, int32_t number) {
   return static_cast<uint64_t>(device + 1) << 32 | static_cast<uint64_t>(number + 1);
 }
 
-// The bytes from a tensor's first element to its last.
+// The bytes from a tensor's first element to its last. Where elements have gaps between them, data is what the gaps hold.
 void note(AtenTensorHandle tensor, const void* data, bool holds_data) {
   int64_t dims = 0;
   int64_t* sizes = nullptr;
@@ -39,15 +39,17 @@ void note(AtenTensorHandle tensor, const void* data, bool holds_data) {
   aoti_torch_get_strides(tensor, &strides);
   aoti_torch_get_dtype(tensor, &dtype);
   int64_t last = 0;
+  int64_t elements = 1;
   for (int64_t dim = 0; dim < dims; ++dim) {
     if (sizes[dim] == 0) return;
     last += (sizes[dim] - 1) * strides[dim];
+    elements *= sizes[dim];
   }
   const uint64_t begin = reinterpret_cast<uint64_t>(data);
   const uint64_t size = static_cast<uint64_t>(last + 1) * aoti_torch_dtype_element_size(dtype);
   const emulator::Allocation* known = emulator::global_memory().find(begin);
   if (known == nullptr || known->begin > begin || known->end < begin + size)
-    emulator::global_memory().add(begin, size, holds_data);
+    emulator::global_memory().add(begin, size, holds_data || last >= elements);
 }
 
 }  // namespace
