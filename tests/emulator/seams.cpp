@@ -28,7 +28,7 @@ uint64_t handle_of(int32_t device, int32_t number) {
   return static_cast<uint64_t>(device + 1) << 32 | static_cast<uint64_t>(number + 1);
 }
 
-// The bytes from a tensor's first element to its last. Where elements have gaps between them, data is what the gaps hold.
+// The bytes from a tensor's first element to its last. Where elements have gaps between them, the gaps hold data.
 void note(AtenTensorHandle tensor, const void* data, bool holds_data) {
   int64_t dims = 0;
   int64_t* sizes = nullptr;
