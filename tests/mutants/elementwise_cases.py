@@ -52,6 +52,9 @@ ELEMENTS = (((4, 60), (4, 20)), ((3, 40, 5), (1, 40, 1)), ((2, 3, 2, 1, 3, 4), (
 # and of a whole block.
 ROWS = (1, 7, 202, 302, 402, 702, 902, 2048, 5000, 16384)
 
+# Their quotient is next below 65.5, but 65.5 where products with so small a scale are not raised by a factor.
+SMALL_SCALE, NEAR_TIE = float.fromhex("0x1.b62ef4p-126"), float.fromhex("0x1.c0740cp-120")
+
 
 def every_case(float_dtypes=(torch.float32, torch.bfloat16)):
     if torch.float32 in float_dtypes:

@@ -1,25 +1,26 @@
 """Calls of rms_norm_quantize and silu_mul_quantize, whose kernels hold rows of two tensors in registers.
 
-They are mutated in their instances for float32, whose vectors have 4 elements: other types differ in the number of these
-and in arithmetic. The type of codes is no part of a kernel but of its arguments; the weight's type is one, and each of
-the three has loads of its own.
+They are mutated in their instances for float32, whose vectors have 4 elements: other types differ in the number of
+these and in arithmetic. The type of codes is no part of a kernel but of its arguments; the weight's type is one, and
+each of the three has loads of its own.
 """
 
 import torch
 
-from tests.cases import EDGE_VALUES, FLOAT_DTYPES, normal
+from tests.cases import EDGE_VALUES, FLOAT_DTYPES, generator, normal
 
 from .cases import OpCase
-from .elementwise_cases import every_second, misaligned, near_ties, sprinkled
+from .elementwise_cases import NEAR_TIE, SMALL_SCALE, every_second, misaligned, near_ties, sprinkled
 from .reduction_cases import inside, part_of_wider
 
 VECTOR = 4
 SLOTS = 4 * VECTOR  # elements that a thread holds
 LARGE = 1000.0  # around a row in memory, so that what is read too much shows
 
-# Lengths of rows: the last vector is the first, second, third or fourth of a thread, and a part or whole; rows of one
-# warp, of 2, 4, 8, 16 and 32.
-LENGTHS = (1, 2, 7, 8, 130, 132, 259, 390, 512, 514, 900, 1029, 2050, 4100, 8200, 16384)
+# Lengths of rows: a part of a vector that is a thread's first, second, third or fourth; whole vectors; rows of a warp,
+# and of 2, 4, 8, 16 and 32.
+PARTS = tuple(32 * VECTOR * number + part for number in range(4) for part in (1, 2, 3))
+LENGTHS = (*PARTS, 8, 391, 512, 514, 900, 1029, 2050, 4100, 8200, 16384)
 
 
 def row_cases(float_dtypes=FLOAT_DTYPES, *_):
@@ -38,9 +39,9 @@ def rms_norm_cases():
         yield case(x, weight, residual=residual, **how)
         if number % 2:
             yield case(x, weight, return_row_sum=True)
-    # The weight alone is not aligned, or is shorter than its vectors.
+    # Weights of each type that are aligned, or not
     for dtype in FLOAT_DTYPES:
-        for length in (1, 2, 3, 5, 6, 7, 131, 262, 393, 512, 514):
+        for length in (*PARTS, 5, 512, 514):
             x = normal(3, length, seed=length)
             yield case(x, misaligned(normal(length, dtype=dtype, seed=2)), symmetric=False)
             yield case(x, normal(length, dtype=dtype, seed=2), return_row_sum=True)
@@ -92,6 +93,7 @@ def pairs():
     # Blocks that take rows again and again
     for rows, length in ((40, 60), (20, 600), (9, 1100), (4, 2100), (3, 4200), (3, 8200)):
         yield normal(rows, length), normal(rows, length, seed=1), asymmetric | sums | {"blocks": 1}
+        yield normal(rows, length), normal(rows, length, seed=1), {"blocks": 1}
     yield normal(40, 60), normal(40, 60, seed=1), {"blocks": 2}
     # Rows in loops that cannot be merged
     for sizes in ((3, 4), (2, 3, 4), (2, 2, 3, 3)):
@@ -128,13 +130,17 @@ def rows_to_quantize():
         x[row, place] = 50.0 + row if row < SLOTS else -50.0 - row
     yield x, sums
     yield sprinkled(sprinkled(normal(3, 700), float("nan")), float("inf"), seed=4), asymmetric
-    y, scale = near_ties(11, 512, torch.float32, exponents=(-119, -61, -59, -30, 0, 40, 59, 61, 100, 110, 119), most=127)
+    y, scale = near_ties(
+        11, 512, torch.float32, exponents=(-119, -61, -59, -30, 0, 40, 59, 61, 100, 110, 119), most=127
+    )
     y[:, :1] = 127 * scale
     yield y, sums
     yield torch.zeros(1, 70), asymmetric | sums
     yield EDGE_VALUES.repeat(2)[None], asymmetric
-    # The range is the largest float, or no float.
+    yield torch.tensor([[127 * SMALL_SCALE, NEAR_TIE]]), {}
+    # The range is the largest float, or no float; 254 steps do not divide it.
     largest = torch.finfo(torch.float32).max
+    highest = largest * torch.rand(16, 1, generator=generator())
+    yield torch.cat([highest, highest - largest], 1), asymmetric | {"q_max": 126}
     highest = torch.tensor([[2.9e38], [2.2e38], [1.9e38], [1.8e38]])
-    for lowest in (highest - largest, -highest):
-        yield torch.cat([highest, lowest], 1), asymmetric
+    yield torch.cat([highest, -highest], 1), asymmetric
