@@ -41,13 +41,16 @@ FIRST_ROUND = (
     "a block's first run and round are but where its own ones are counted from: earlier ones serve as well, up to 2^31 "
     "elements"
 )
-ONE_ROUND = "parameters of one round: every way to find it gives round 0, and within a round the stride is 0"
+ONE_ROUND = (
+    "reads padding, which may be anything; where it is not 0, one round is found as many are: every way gives round 0, "
+    "and within a round the stride is 0"
+)
 PARAMETERS = (
     Explanation(
         VECTORS, "drop guard", "if (finder.parameters.one_round()) return", "", "for no thread",
         "saves work: place() gives round 0, whose parameters are there, and no end before the vector's", most=4,
     ),
-    Explanation(RUNS, "widen index", "one_round() const", "", "", ONE_ROUND, most=4),
+    Explanation(RUNS, "widen index", "one_round() const", "", "", ONE_ROUND, most=5),
     Explanation(RUNS, "widen index", "same_in_round() const", "", "", SAME, most=2),
     Explanation(RUNS, "drop condition", "if (!parameters.same_everywhere())", "", "alone|always", SAME, most=2),
     Explanation(
@@ -71,6 +74,8 @@ PARAMETERS = (
     Explanation(EACH, "drop condition", "(is_here ? here.", "", "always", FIRST, most=8),
     Explanation(EACH, "widen index", "(is_here ? here.", r"^ld\.param", "", FIRST_AT, most=8),
     Explanation(EACH, "widen scale", "(is_here ? here.", "", "", FIRST_AT, most=8),
+    # The compiler reads the zero points' stride in a place of no line
+    Explanation(EACH, "widen index", "", r"^ld\.param\.u64 .*\+1096\]", "", FIRST_AT, most=2),
     Explanation(
         VECTORS, "widen index", "place.at * parameters.scale_stride", "", "",
         "within a round both strides are 0 in this plan", most=4,
@@ -128,12 +133,6 @@ QUOTIENTS = (
         "quantize_kernel of (vectors|columns)|dynamic_quantize_kernel", "widen compare",
         "factor = given < kSmall ? kRaise", "", "", BOUNDARY, most=18,
     ),
-    Explanation(
-        "quantize_kernel of (vectors|columns)|dynamic_quantize_kernel", "drop condition",
-        "factor = given < kSmall ? kRaise", "", "never",
-        "without a factor the few quotients by the least or largest scales are wrong that are next to the middle of "
-        "two floats: the cases do not meet one in every place", most=2, verdict="known hole",
-    ),
 )  # fmt: skip
 
 ONE_BY_ONE = "saves work: a whole vector goes one element at a time as well"
@@ -149,6 +148,7 @@ SPANS = (
     Explanation(QUANTIZE, "drop guard", PUT, "", "for every thread", WIDE, most=4),
     Explanation(QUANTIZE, "widen compare", PUT, r", 4;", "", WIDE, most=4),
     Explanation(QUANTIZE, "widen index", PUT, r"\+12\]", "", WIDE, most=4),
+    Explanation(QUANTIZE, "widen scale", PUT, "", "", WIDE, most=2, unreached=True),
     Explanation(RUNS, "drop guard", STORE, "", "for", ONE_BY_ONE, most=8),
     Explanation(DEQUANTIZE, "drop guard", LOAD, "", "for", ONE_BY_ONE, most=8),
     Explanation(DEQUANTIZE, "drop guard", TO, "", "for every thread", WIDE, most=2),
@@ -259,7 +259,7 @@ ROW_BY_ROW = (
     ),
     Explanation(
         DYNAMIC, "widen compare", "is_finite(float a)", r"^setp\.gtu\.f32 .*, 0f7F7FFFFF;", "",
-        "no bfloat16 and no difference of two is the largest float", most=40,
+        "no bfloat16 and no difference of two is the largest float", most=33, subject="bfloat16",
     ),
     Explanation(DYNAMIC, "drop guard", LOAD, "", "for every thread", ONE_BY_ONE, most=8),
     Explanation(DYNAMIC, "drop guard", LOAD, "", "for no thread", WIDE, most=4),

@@ -10,7 +10,7 @@ import torch
 from tests.cases import EDGE_VALUES, FLOAT_DTYPES, generator, normal
 
 from .cases import OpCase
-from .elementwise_cases import NEAR_TIE, SMALL_SCALE, every_second, misaligned, near_ties, sprinkled
+from .elementwise_cases import NEAR_TIE, OF_SMALL_SCALE, every_second, misaligned, near_ties, sprinkled
 from .reduction_cases import inside, part_of_wider
 
 VECTOR = 4
@@ -137,7 +137,7 @@ def rows_to_quantize():
     yield y, sums
     yield torch.zeros(1, 70), asymmetric | sums
     yield EDGE_VALUES.repeat(2)[None], asymmetric
-    yield torch.tensor([[127 * SMALL_SCALE, NEAR_TIE]]), {}
+    yield torch.tensor([[8 * NEAR_TIE, NEAR_TIE]]), OF_SMALL_SCALE
     # The range is the largest float, or no float; 254 steps do not divide it.
     largest = torch.finfo(torch.float32).max
     highest = largest * torch.rand(16, 1, generator=generator())
