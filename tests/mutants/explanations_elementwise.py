@@ -24,13 +24,11 @@ FIELD = r"\[%rd\d+\+\d+\]"  # of the plan, at a place that the compiler knows
 NOTHING_LEFT = "a loop more adds nothing: where no index is left it is 0, and the outermost loop's quotient is 0"
 NO_DIVISOR_1 = "a run has two vectors or more, a round as many elements as a vector: no divisor is 1"
 WALK = (
-    *(
-        Explanation(WALKS, "drop guard", line, "", "for no thread", NO_DIVISOR_1, most=40)
-        for line in (ONE, SHORT_ONE)
-    ),
-    Explanation(WALKS, "drop condition", LOOPS, "", "alone", NOTHING_LEFT, most=60),
-    Explanation(WALKS, "drop guard", LOOPS, "", "for no thread", NOTHING_LEFT, most=20),
-    Explanation(WALKS, "widen compare", LOOPS, r"^setp\.gt\.s32", "gt -> ge", NOTHING_LEFT, most=20),
+    Explanation(WALKS, "drop guard", ONE, "", "for no thread", NO_DIVISOR_1),
+    Explanation(WALKS, "drop guard", SHORT_ONE, "", "for no thread", NO_DIVISOR_1, most=12),
+    Explanation(WALKS, "drop condition", LOOPS, "", "alone", NOTHING_LEFT, most=44),
+    Explanation(WALKS, "drop guard", LOOPS, "", "for no thread", NOTHING_LEFT, most=12),
+    Explanation(WALKS, "widen compare", LOOPS, r"^setp\.gt\.s32", "gt -> ge", NOTHING_LEFT, most=12),
     Explanation(WALKS, "widen index", LOOPS, r"^add\.s32", "^-1 -> 0", NOTHING_LEFT),
 )  # fmt: skip
 
@@ -55,7 +53,7 @@ PARAMETERS = (
     Explanation(RUNS, "drop condition", "if (!parameters.same_everywhere())", "", "alone|always", SAME, most=2),
     Explanation(
         RUNS, "drop guard", "if (parameters.one_round()) return {0", "", "for no thread",
-        "saves work: the only round is no longer than short numbers go, and ends no earlier than a vector", most=12,
+        "saves work: the only round is no longer than short numbers go, and ends no earlier than a vector", most=8,
     ),
     Explanation(
         EACH, "widen index", "place.at * parameters.scale_stride", "", "",
@@ -67,7 +65,7 @@ PARAMETERS = (
     ),
     Explanation(
         EACH, "drop guard", "for (int i = 0; i < kVector; ++i) {", "", "for no thread",
-        "reads the parameters of one element more, which are there, and are not used", most=16,
+        "reads the parameters of one element more, which are there, and are not used", most=15,
     ),
     Explanation(EACH, "widen compare", "is_here = i < place.left", r", 0;", "gt -> ge", FIRST, most=4),
     Explanation(EACH, "drop condition", "at = is_here ? i : i - place.left", "", "always", FIRST, most=4),
@@ -82,7 +80,7 @@ PARAMETERS = (
     ),
     Explanation(
         RUNS, "drop guard", "zero_point = parameters.zero_point == nullptr", "", "for no thread",
-        "without zero points their strides are 0, and null plus 0 is null", most=16,
+        "without zero points their strides are 0, and null plus 0 is null", most=8,
     ),
     Explanation(
         VECTORS, "drop guard", "if (place.round != round) shared", "", "for no thread",
@@ -91,12 +89,12 @@ PARAMETERS = (
     Explanation(
         "(de)?quantize_kernel of (vectors|each|elements)", "widen index", ONE, FIELD, "",
         "the shift that stands after the divisor is 1 for a divisor of 2 alone, and rounds are no shorter than "
-        "vectors; of single elements, the shift's other half is padding, which may be anything", most=16,
+        "vectors; of single elements, the shift's other half is padding, which may be anything", most=1,
     ),
     Explanation(
         "(de)?quantize_kernel of (vectors|each|elements)", "widen index", SHORT_ONE, FIELD, "",
         "the shift that stands after the divisor is 1 for a divisor of 2 alone, and rounds are no shorter than "
-        "vectors; of single elements, the shift's other half is padding, which may be anything", most=16,
+        "vectors; of single elements, the shift's other half is padding, which may be anything", most=8,
     ),
     Explanation(
         RUNS, "drop guard", "if (!parameters.one_round()) first_round", "", "for no thread",
@@ -112,7 +110,7 @@ PARAMETERS = (
     ),
     Explanation(
         RUNS, "widen index", "__umul64hi(static_cast<uint64_t>(n), magic)", "^add", "-1 -> 0",
-        FIRST_ROUND, most=3, verdict="known hole",
+        FIRST_ROUND, most=2, verdict="known hole",
     ),
 )  # fmt: skip
 
@@ -131,7 +129,7 @@ BOUNDARY = "at the limit itself both factors keep everything in range, and the c
 QUOTIENTS = (
     Explanation(
         "quantize_kernel of (vectors|columns)|dynamic_quantize_kernel", "widen compare",
-        "factor = given < kSmall ? kRaise", "", "", BOUNDARY, most=18,
+        "factor = given < kSmall ? kRaise", "", "", BOUNDARY, most=16,
     ),
 )  # fmt: skip
 
@@ -150,7 +148,7 @@ SPANS = (
     Explanation(QUANTIZE, "widen index", PUT, r"\+12\]", "", WIDE, most=4),
     Explanation(QUANTIZE, "widen scale", PUT, "", "", WIDE, most=2, unreached=True),
     Explanation(RUNS, "drop guard", STORE, "", "for", ONE_BY_ONE, most=8),
-    Explanation(DEQUANTIZE, "drop guard", LOAD, "", "for", ONE_BY_ONE, most=8),
+    Explanation(DEQUANTIZE, "drop guard", LOAD, "", "for", ONE_BY_ONE, most=4),
     Explanation(DEQUANTIZE, "drop guard", TO, "", "for every thread", WIDE, most=2),
     Explanation(DEQUANTIZE, "widen compare", TO, r", 8;", "", WIDE, most=2),
     Explanation(DEQUANTIZE, "widen index", TO, r"\+14\]", "", WIDE, most=2),
@@ -185,17 +183,17 @@ NUMBER_BY_NUMBER = (
         NUMBERED, "drop guard", "if (draws) {", "", "for no thread",
         "saves work: other modes do not look at what is drawn", most=2,
     ),
-    Explanation(NUMBERED, "drop guard", LOAD, "", "for every thread", ONE_BY_ONE, most=4),
-    Explanation(NUMBERED, "drop guard", LOAD, "", "for no thread", ONE_BY_ONE, most=4),
+    Explanation(NUMBERED, "drop guard", LOAD, "", "for every thread", ONE_BY_ONE),
+    Explanation(NUMBERED, "drop guard", LOAD, "", "for no thread", ONE_BY_ONE),
     Explanation(NUMBERED, "drop guard", PUT, "", "for no thread", FIRST_OF_VECTOR, most=1),
-    Explanation(NUMBERED, "drop guard", STORE, "", "for", ONE_BY_ONE, most=4),
+    Explanation(NUMBERED, "drop guard", STORE, "", "for", ONE_BY_ONE, most=3),
     Explanation(NUMBERED, "drop guard", TO, "", "for no thread", FIRST_OF_VECTOR, most=1),
     Explanation(NUMBERED, "drop guard", TO, "", "for every thread", DENSE, most=1),
     Explanation(NUMBERED, "widen compare", TO, r", [48];", "lt -> le", DENSE, most=1),
     Explanation(NUMBERED, "widen index", TO, r"\+(3|14)\]", "", DENSE, most=1),
     Explanation(
         NUMBERED, "drop guard", "if (i == 0 || !plan.parameters_step) {", "", "for every thread",
-        "saves work: the way of each of four leads to the same parameters as the strides between them", most=8,
+        "saves work: the way of each of four leads to the same parameters as the strides between them", most=6,
     ),
     Explanation(
         NUMBERED, "widen compare", "below = static_cast<float>(nearest) > t ? nearest - 1 : nearest", "", "lt -> le",
@@ -206,7 +204,7 @@ NUMBER_BY_NUMBER = (
     Explanation(
         MODES, "drop guard", "rounded = mode == QuantizeMode::kStochastic", "", "for every thread", AGAIN, most=8
     ),
-    Explanation(MODES, "", "> t ? nearest - 1 : nearest", "", "", AGAIN, most=24, unreached=True),
+    Explanation(MODES, "", "> t ? nearest - 1 : nearest", "", "", AGAIN, most=16, unreached=True),
     Explanation(MODES, "", "return uniform < subtract(", "", "", AGAIN, most=24, unreached=True),
 )  # fmt: skip
 
@@ -239,11 +237,11 @@ ROW_BY_ROW = (
     ),
     Explanation(
         DYNAMIC, "drop guard", "if (threads <= kLanes) return;", "", "for no thread",
-        "saves work: the state of a single warp comes back from shared memory as it was", most=2,
+        "saves work: the state of a single warp comes back from shared memory as it was",
     ),
     Explanation(
         DYNAMIC, "widen compare", "", r"^setp\.lt\.s32 .*, 2;", "lt -> le",
-        "joins the states of a single warp's lanes only: two threads are never asked for", most=4,
+        "joins the states of a single warp's lanes only: two threads are never asked for", most=2,
     ),
     Explanation(
         DYNAMIC, "drop guard", JOIN, "", "for no thread",
