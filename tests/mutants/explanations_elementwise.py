@@ -29,7 +29,6 @@ WALK = (
     Explanation(WALKS, "drop condition", LOOPS, "", "alone", NOTHING_LEFT, most=44),
     Explanation(WALKS, "drop guard", LOOPS, "", "for no thread", NOTHING_LEFT, most=12),
     Explanation(WALKS, "widen compare", LOOPS, r"^setp\.gt\.s32", "gt -> ge", NOTHING_LEFT, most=12),
-    Explanation(WALKS, "widen index", LOOPS, r"^add\.s32", "^-1 -> 0", NOTHING_LEFT),
 )  # fmt: skip
 
 FIRST = "a vector's first element is of its first round"
@@ -44,10 +43,6 @@ ONE_ROUND = (
     "and within a round the stride is 0"
 )
 PARAMETERS = (
-    Explanation(
-        VECTORS, "drop guard", "if (finder.parameters.one_round()) return", "", "for no thread",
-        "saves work: place() gives round 0, whose parameters are there, and no end before the vector's", most=4,
-    ),
     Explanation(RUNS, "widen index", "one_round() const", "", "", ONE_ROUND, most=5),
     Explanation(RUNS, "widen index", "same_in_round() const", "", "", SAME, most=2),
     Explanation(RUNS, "drop condition", "if (!parameters.same_everywhere())", "", "alone|always", SAME, most=2),
@@ -122,7 +117,6 @@ JOINS = (
     Explanation(VECTORS, "widen compare", JOINED, r"^setp\.gt\.s32 .*, 0;", "gt -> ge", FIRST, most=4),
     Explanation(VECTORS, "drop condition", JOINED, "", "always", FIRST, most=4),
     Explanation(VECTORS, "drop condition", JOINED, "", "never", LAST, most=4),
-    Explanation(VECTORS, "drop guard", JOINED, "", "for no thread", LAST, most=2),
 )
 
 BOUNDARY = "at the limit itself both factors keep everything in range, and the codes are the same"
@@ -137,7 +131,6 @@ ONE_BY_ONE = "saves work: a whole vector goes one element at a time as well"
 WIDE = "vectors are cut where the wide operand is aligned: a whole one is one access, and never goes by elements"
 LOAD = "if (count == kCount && misalignment<kCount>(from) == 0) return load_vector"
 STORE = "if (count == kCount && misalignment<kCount>(to) == 0) return store_vector"
-BIG = "only a run of 2^30 elements and more needs numbers that are not counted from the block's first run"
 TO = "if (i < count) to[i] = vector.get(i);"
 PUT = "if (i < count) vector.put(i, from[i]);"
 SPANS = (
@@ -156,20 +149,8 @@ SPANS = (
         EACH, "widen index", "span.count = max(min(number * kVector + kVector, high) - from, 0);", r"^add\.s32", "",
         "a whole vector that counts one element more goes one element at a time", most=3,
     ),
-    Explanation(
-        RUNS, "drop guard", "return runs.runs == 1 ? span_of_one_run", "", "for no thread",
-        BIG, most=4, verdict="known hole",
-    ),
-    Explanation(
-        RUNS, "widen index", "return runs.runs == 1 ? span_of_one_run", "", "",
-        BIG, most=4, verdict="known hole",
-    ),
 )  # fmt: skip
 
-SHIFT = (
-    "the shift that stands after the divisor is 1 for a divisor of 2 alone; its other half is padding, which may be "
-    "anything"
-)
 FIRST_OF_VECTOR = "a vector has one element at least"
 DENSE = (
     "a vector of several elements begins at a multiple of their number, and where a dense result may be written whole"
@@ -177,8 +158,6 @@ DENSE = (
 MODES = "fake_quantize(_mask)?_kernel"
 AGAIN = "the way of a product with a reciprocal is one of its own, on which the compiler asks again for the other modes"
 NUMBER_BY_NUMBER = (
-    Explanation(NUMBERED, "widen index", ONE, r"\[%rd\d+\+-?8\]", "", SHIFT, most=9),
-    Explanation(NUMBERED, "widen index", SHORT_ONE, r"\[%rd\d+\+-?8\]", "", SHIFT, most=9),
     Explanation(
         NUMBERED, "drop guard", "if (draws) {", "", "for no thread",
         "saves work: other modes do not look at what is drawn", most=2,
@@ -199,7 +178,6 @@ NUMBER_BY_NUMBER = (
         NUMBERED, "widen compare", "below = static_cast<float>(nearest) > t ? nearest - 1 : nearest", "", "lt -> le",
         "an integer less 1 and a fraction of 1, which is more than is ever drawn, is the integer", most=16,
     ),
-    Explanation(MODES, "drop guard", "if (mode == QuantizeMode::kAffine)", "", "", AGAIN, most=16, unreached=True),
     Explanation(MODES, "drop guard", "if (mode == QuantizeMode::kAffine)", "", "for no thread", AGAIN, most=8),
     Explanation(
         MODES, "drop guard", "rounded = mode == QuantizeMode::kStochastic", "", "for every thread", AGAIN, most=8
