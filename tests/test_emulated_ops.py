@@ -283,7 +283,7 @@ def test_every_architecture(device):
 
 def test_results_that_no_kernel_wrote_are_reported(monkeypatch):
     """A launch that does nothing: every output keeps what memory held."""
-    nothing = Result([], Counters())
+    nothing = Result([], Counters)
     monkeypatch.setattr(Module, "launch_packed", lambda self, name, **launch: nothing)
     with pytest.raises(emulated.EmulationError, match="1 results have bytes that no kernel wrote"):
         check("quantize", normal(3), torch.tensor(0.1))

@@ -101,7 +101,7 @@ def run_without_launching(op):
 
     def leave_out(module, name, **how):
         launched.append(name)
-        return Result([], Counters())
+        return Result([], Counters)
 
     unwritten = pytest.raises(emulated.EmulationError, match=r"^\d+ results have bytes that no kernel wrote$")
     with unwritten, emulated.launched_by(leave_out), emulated.device():

@@ -12,7 +12,7 @@ import torch
 
 from tests.emulator import Module, ptx
 from tests.mutants import report, runner, subjects
-from tests.mutants.explanations import ELEMENTWISE, MATMUL_SIMT, REDUCTIONS, REQUANTIZE, TRITON
+from tests.mutants.explanations import ELEMENTWISE, HELD_ROWS, MATMUL_SIMT, REDUCTIONS, REQUANTIZE, TRITON
 from tests.mutants.operators import NAMES, mutants_of
 
 SEEN = 0.95
@@ -60,6 +60,11 @@ def test_a_sample_of_mutants_of_our_reductions():
     check(judged(subjects.op_subjects((torch.float32,), (), makers=(subjects.REDUCTIONS,)), 3 * SAMPLE))
 
 
+@needs_nvcc
+def test_a_sample_of_mutants_of_our_kernels_that_hold_rows():
+    check(judged(subjects.op_subjects(makers=(subjects.ROWS,)), SAMPLE_OF_MANY))
+
+
 @pytest.mark.deep
 def test_every_mutant_of_tritons_kernels():
     verdicts = judged(subjects.triton_subjects())
@@ -89,6 +94,14 @@ def test_every_mutant_of_requantize():
     verdicts = judged(subjects.op_subjects(makers=(subjects.REQUANTIZE,)))
     check(verdicts)
     assert_used(verdicts, REQUANTIZE)
+
+
+@needs_nvcc
+@pytest.mark.deep
+def test_every_mutant_of_our_kernels_that_hold_rows():
+    verdicts = judged(subjects.op_subjects(makers=(subjects.ROWS,)))
+    check(verdicts)
+    assert_used(verdicts, HELD_ROWS)
 
 
 def assert_used(verdicts, explanations):

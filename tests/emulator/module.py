@@ -9,7 +9,9 @@ import operator
 import re
 import struct
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -75,11 +77,15 @@ class Counters:
 @dataclass
 class Result:
     reports: list
-    counters: Counters
+    count: Callable  # makes the counters when they are first asked for: most launches are only checked
 
     @property
     def ok(self):
         return not self.reports
+
+    @cached_property
+    def counters(self):
+        return self.count()
 
 
 class Kernel:
@@ -391,8 +397,12 @@ def _result(kernel, raw):
     for kind, number, block, thread, address, words in [*static, *raw["reports"]]:
         at = instructions[number]
         reports.append(Report(kind, kernel.parsed.name, *at.source, block, thread, address, words, at.text))
+    return Result(reports, partial(_counters, instructions, raw["counters"]))
+
+
+def _counters(instructions, counted):
     counters = Counters()
-    for instruction, (warps, _, size, units, ideal, traffic) in zip(instructions, raw["counters"], strict=True):
+    for instruction, (warps, _, size, units, ideal, traffic) in zip(instructions, counted, strict=True):
         counters.each.append(Count(instruction.opcode, instruction.source, warps, units, ideal, dict(traffic)))
         counters.instructions += warps
         counters.by_opcode[instruction.opcode] += warps
@@ -409,4 +419,4 @@ def _result(kernel, raw):
             counters.ideal_shared_wavefronts += ideal
     counters.by_opcode = +counters.by_opcode
     counters.by_line = +counters.by_line
-    return Result(reports, counters)
+    return counters

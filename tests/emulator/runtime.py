@@ -82,7 +82,11 @@ class Run:
 
     def __init__(self, kernel, grid, block, shared, stream, result):
         self.kernel, self.grid, self.block, self.shared, self.stream = kernel, grid, block, shared, stream
-        self.reports, self.counters = result.reports, result.counters
+        self.reports, self._result = result.reports, result
+
+    @property
+    def counters(self):
+        return self._result.counters
 
 
 class _Function:

@@ -10,7 +10,7 @@ has its vectors for itself: it is mutated in both.
 import torch
 
 from quaver import reference
-from tests.cases import EDGE_VALUES, MODES, codes, normal, scales, zero_points
+from tests.cases import EDGE_VALUES, MODES, codes, generator, normal, scales, zero_points
 
 from .cases import OpCase
 
@@ -52,6 +52,12 @@ ELEMENTS = (((4, 60), (4, 20)), ((3, 40, 5), (1, 40, 1)), ((2, 3, 2, 1, 3, 4), (
 # and of a whole block.
 ROWS = (1, 7, 202, 302, 402, 702, 902, 2048, 5000, 16384)
 
+# Their quotient is next below 15.5, but 15.5 where products with so small a scale are not raised by a factor. It is the
+# scale of codes up to 124 for a row whose largest number is 8 times the other, which is a bfloat16.
+NEAR_TIE = 150 * 2.0**-129
+SMALL_SCALE = 8 * NEAR_TIE / 124
+OF_SMALL_SCALE = {"q_min": -124, "q_max": 124}
+
 
 def every_case(float_dtypes=(torch.float32, torch.bfloat16)):
     if torch.float32 in float_dtypes:
@@ -74,10 +80,8 @@ def quantize_cases(dtype):
         yield OpCase("quantize", x, scale)
     x, scale = near_ties(90, 65, dtype, exponents=(-126, 126))
     yield OpCase("quantize", x, scale)
-    # Without the least scales' factor few quotients are wrong, all of them next to halves.
-    for rows in range(300, 312, 2):
-        x, scale = near_ties(rows, 13, dtype, exponents=(-126,))
-        yield OpCase("quantize", x, scale)
+    for shape, scale_shape in (((90, 65), (90, 1)), ((9, 128), (1, 128))):  # in every vector, in every column
+        yield OpCase("quantize", torch.full(shape, NEAR_TIE), torch.full(scale_shape, SMALL_SCALE))
     x, scale = near_ties(128, 40, dtype)
     yield OpCase("quantize", x.t().contiguous(), scale.t())
     yield OpCase("quantize", every_second(normal(3, 600, dtype=dtype)), scales(3, 1), blocks=2)
@@ -182,6 +186,7 @@ def dynamic_cases(dtype):
     yield OpCase("dynamic_quantize", normal(40, 96, dtype=dtype), (40, 3), symmetric=False)
     yield OpCase("dynamic_quantize", normal(4, 6, 32, dtype=dtype).transpose(0, 1), (6, 4, 1), symmetric=False)
     yield OpCase("dynamic_quantize", padded(normal(6, 2, 32, dtype=dtype)), (6, 2, 1), symmetric=False)
+    yield OpCase("dynamic_quantize", normal(2, 3, 4, 32, dtype=dtype).transpose(0, 2), (4, 3, 2, 1), symmetric=False)
     yield OpCase("dynamic_quantize", normal(40, 40, dtype=dtype), (40, 1), return_row_sum=True, blocks=2)
     yield OpCase("dynamic_quantize", normal(12, 1100, dtype=dtype), (12, 1), symmetric=False, blocks=1)
     yield OpCase("dynamic_quantize", normal(1, 300, dtype=dtype), (1, 1))
@@ -196,10 +201,17 @@ def dynamic_cases(dtype):
     scale = (1 + torch.arange(8)[:, None] / 8) * torch.tensor([2.0**-126, 2.0**121]).repeat_interleave(4)[:, None]
     x = torch.cat([64 * scale, scale * (torch.arange(-15, 16) / 2)], 1).to(dtype)
     yield OpCase("dynamic_quantize", x, (8, 1), symmetric=True, q_min=-64, q_max=64)
+    yield OpCase("dynamic_quantize", torch.tensor([[8 * NEAR_TIE, NEAR_TIE]], dtype=dtype), (1, 1), **OF_SMALL_SCALE)
     largest = torch.finfo(torch.float32).max
     highest = torch.tensor([[2.9e38], [2.2e38], [1.9e38], [1.8e38]])
     for lowest in (highest - largest, -highest):  # the range is the largest float, or no float
         yield OpCase("dynamic_quantize", torch.cat([highest, lowest], 1).to(dtype), (4, 1), symmetric=False)
+    highest = largest * torch.rand(16, 1, generator=generator())  # 254 steps do not divide the largest float
+    x = torch.cat([highest, highest - largest], 1).to(dtype)
+    yield OpCase("dynamic_quantize", x, (16, 1), symmetric=False, q_max=126)
+    # The lowest code stands for no float
+    row = torch.tensor([[3e38, -3e38, torch.inf, -torch.inf]], dtype=dtype)
+    yield OpCase("dynamic_quantize", row, (1, 1), symmetric=False, q_min=-2, q_max=1)
     edges = EDGE_VALUES.to(dtype).repeat(7, 1)
     for symmetric in (True, False):
         yield OpCase("dynamic_quantize", edges, (7, 1), symmetric=symmetric, return_row_sum=True)

@@ -4,6 +4,7 @@ from .explanation import Explanation
 from .explanations_elementwise import ELEMENTWISE
 from .explanations_reductions import REDUCTIONS
 from .explanations_requantize import REQUANTIZE, SATURATES
+from .explanations_rows import HELD_ROWS
 
 STEPS = "for first in range(0, k, tile_k)"
 MASKED_STEP = (
@@ -96,4 +97,4 @@ MATMUL_SIMT = (
     Explanation(SIMT, "widen compare", "if (shift > 30)", r", 30;", "gt -> ge", SATURATES, most=16),
 )  # fmt: skip
 
-EXPLANATIONS = (*TRITON, *MATMUL_SIMT, *ELEMENTWISE, *REDUCTIONS, *REQUANTIZE)
+EXPLANATIONS = (*TRITON, *MATMUL_SIMT, *ELEMENTWISE, *REDUCTIONS, *REQUANTIZE, *HELD_ROWS)

@@ -1,7 +1,7 @@
 """Survivors of requantize's kernels; those of walks over loops are with explanations_elementwise.py's."""
 
 from .explanation import Explanation
-from .explanations_elementwise import BOUNDARY, LOAD, ONE, ONE_BY_ONE
+from .explanations_elementwise import BOUNDARY, LOAD, ONE_BY_ONE
 
 ROWS = "requantize_rows_kernel"
 BOTH = "requantize_(rows|elements)_kernel"
@@ -16,11 +16,6 @@ REQUANTIZE = (
     Explanation(
         BOTH, "widen compare", "return relu && v <= 0.0f", "", "le -> lt",
         "of a zero only the sign stays, which no code depends on", most=8,
-    ),
-    Explanation(
-        "requantize_elements_kernel", "widen index", ONE, r"\[%rd\d+\+-8\]", "",
-        "the shift that stands after the divisor is 1 for a divisor of 2 alone, and its other half is padding, which"
-        " may be anything",
     ),
     Explanation(ROWS, "drop guard", LOAD, "", "for no thread", ONE_BY_ONE, most=8),
     Explanation(

@@ -87,6 +87,16 @@ def range_cases(dtype):
     for shape in ((80, 20, 13), (80, 9, 16), (3, 9, 48)):
         x = with_extremes(shape[0], shape[1] * shape[2], dtype, 3).view(shape)
         yield case(inside(x, large), shape[0], 1, 1)
+    for part in range(1, vector):  # the last of a run's second vector, which is each of a thread's four
+        x = normal(32, 32, vector + part, dtype=dtype)
+        run = torch.arange(32)
+        x[run, run, -1], x[run, 31 - run, -1] = -50, 50
+        yield case(inside(x, large, 0, 2 * vector - part), 32, 1, 1)
+    # The largest number alone, at each of a thread's elements
+    place = torch.arange(4 * 32 * vector)
+    slot = place // (32 * vector) * vector + place % vector
+    x = torch.where(slot == torch.arange(4 * vector)[:, None], torch.finfo(dtype).max, 0.0)
+    yield case(x.to(dtype), 4 * vector, 1)
     x = with_extremes(80, 39 * 13, dtype, 3).view(80, 39, 13)
     yield case(inside(x, large, after=3), 80, 1, 1)  # runs that end at every place of a vector
     yield case(inside(with_extremes(1, 40000, dtype, 7).view(40, 1000), large), 1, 1)

@@ -11,7 +11,7 @@ MODES = ("float", "fixed")
 
 # Of whole vectors: shape of acc, shapes of the row's and of the columns' parameters. The last row is in each of the
 # two that a thread reads at once; threads are 1 to 256 side by side; there are parts of rows, tiles of columns, and
-# planes of one loop or two.
+# planes of one loop, two or three.
 ROWS = (
     ((1, 256), (), ()),
     ((1, 1028), (1, 1), (1, 1028)),
@@ -26,6 +26,7 @@ ROWS = (
     ((130, 12), (), (1, 12)),
     ((2, 3, 12, 32), (2, 3, 12, 1), (2, 3, 1, 32)),
     ((2, 2, 2, 9, 32), (2, 1, 2, 9, 1), (1, 2, 1, 1, 32)),
+    ((2, 2, 2, 9, 32), (2, 1, 2, 9, 1), (1, 2, 2, 1, 32)),
 )
 ELEMENTS = (
     ((5, 33), (5, 1), (1, 33)),

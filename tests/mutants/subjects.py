@@ -15,6 +15,7 @@ from .cases import DEVICE
 from .operators import ORDERING, mutants_of
 from .reduction_cases import reduction_cases
 from .requantize_cases import requantize_cases
+from .row_cases import row_cases
 from .triton_cases import cases_of
 
 SEED = 1  # of the launches that show what a case reaches
@@ -130,10 +131,11 @@ MATMULS = (cases.every_case, "matmul_")
 ELEMENTWISE = (lambda *dtypes: elementwise_cases.every_case(*dtypes[:1]), "quantize_|dequantize_|fake_|dynamic_")
 REDUCTIONS = (reduction_cases, "reduce_")
 REQUANTIZE = (requantize_cases, "requantize_")
+ROWS = (row_cases, "rms_norm_|silu_mul_")
 
 
 @cache
-def op_subjects(*dtypes, makers=(MATMULS, ELEMENTWISE, REDUCTIONS, REQUANTIZE)):
+def op_subjects(*dtypes, makers=(MATMULS, ELEMENTWISE, REDUCTIONS, REQUANTIZE, ROWS)):
     """The kernels that quaver's ops launch, found by watching them; of some dtypes: those of floats, those of codes."""
     subjects = {}
     for case, family in [(case, family) for make, family in makers for case in make(*dtypes)]:
