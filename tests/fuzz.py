@@ -175,16 +175,20 @@ def codes_of(name, arguments):
     return low if q_min is None else q_min, high if q_max is None else q_max
 
 
+# torch takes any number for a dtype at first.
+TORCHS_OWN = ("stableivalue_conversions", "unsupported scalarType")
+
+
 def in_words(error, op, arguments, through_function):
     """Whether a refusal is of a kind that the law has, and names the op."""
     words = str(error)
+    if not isinstance(arguments.get("dtype", torch.int8), torch.dtype) and any(own in words for own in TORCHS_OWN):
+        return True
     kinds = (RuntimeError, TypeError, ValueError) if through_function else (RuntimeError,)
     if not isinstance(error, kinds) or isinstance(error, VerificationError) or len(words) < 10:
         return False
     if through_function and isinstance(error, TypeError) and words.startswith(f"{op}() "):
         return True  # Python's own, of arguments that are missing or unknown
-    if "stableivalue_conversions" in words and not isinstance(arguments.get("dtype", torch.int8), torch.dtype):
-        return True  # torch's own, which takes any number for a dtype at first
     return f"quaver::{op}" in words or (
         through_function and words.startswith(("PerChannel: ", "PerToken: ", "PerGroup: "))
     )
