@@ -34,7 +34,7 @@ def quantize(x, granularity, op="quantize", **options):
     }
 
 
-def quantize_in_place(x, granularity):
+def quantize_into_a_place(x, granularity):
     calls = quantize(x, granularity)
     return {**calls, "quaver": partial(calls["quaver"], out=calls["quaver"]())}
 
@@ -81,7 +81,7 @@ OF_ROWS = {"rms_norm_quantize": rms_norm_quantize, "silu_mul_quantize": silu_mul
 OPS = {
     "quantize": quantize,
     **{f"quantize {mode}": partial(quantize, mode=mode) for mode in ("affine", "reciprocal", "stochastic")},
-    "quantize out=": quantize_in_place,
+    "quantize out=": quantize_into_a_place,
     "dequantize": dequantize,
     "dynamic_quantize": dynamic_quantize,
     **OF_ROWS,

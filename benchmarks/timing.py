@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 import quaver
+from quaver.library import as_tuple
 
 LEAST_TURNS = 7
 MOST_TURNS = 200
@@ -49,10 +50,6 @@ def normal(*shape, dtype=torch.float32, seed=0):
 
 
 # Results.
-
-
-def as_tuple(result):
-    return result if isinstance(result, tuple) else (result,)
 
 
 def same_bits(a, b):

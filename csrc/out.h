@@ -4,10 +4,12 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <array>
 #include <initializer_list>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "checks.h"
 

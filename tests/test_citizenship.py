@@ -12,6 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import quaver
 from quaver import library
 from quaver.inductor import every_argument
+from quaver.library import as_tuple
 from quaver.selftest import case
 from tests.cases import DEVICES, FLOAT_DTYPES, assert_bits, codes, normal, scales, zero_points
 
@@ -75,12 +76,8 @@ SIZED = {
 }
 
 
-def tuple_of(results):
-    return (results,) if isinstance(results, torch.Tensor) else tuple(results)
-
-
 def assert_same(actual, expected):
-    for got, wanted in zip(tuple_of(actual), tuple_of(expected), strict=True):
+    for got, wanted in zip(as_tuple(actual), as_tuple(expected), strict=True):
         assert_bits(got, wanted)
 
 
@@ -255,7 +252,7 @@ def test_inference_mode(name, device):
     expected = function(*on(device, tensors(6)))
     with torch.inference_mode():
         results = function(*on(device, tensors(6)))
-    assert all(result.is_inference() for result in tuple_of(results))
+    assert all(result.is_inference() for result in as_tuple(results))
     assert_same(results, expected)
     assert_same(function(*on(device, tensors(6))), expected)
     with torch.inference_mode():
@@ -275,8 +272,8 @@ def test_eight_threads_get_the_same_bits(device):
     def run(call):
         name, arguments = call
         if isinstance(arguments, dict):
-            return tuple_of(getattr(ops, name)(**arguments))
-        return tuple_of(SIZED[name][0](*arguments))
+            return as_tuple(getattr(ops, name)(**arguments))
+        return as_tuple(SIZED[name][0](*arguments))
 
     expected = [run(call) for call in calls]
     with ThreadPoolExecutor(8) as pool:

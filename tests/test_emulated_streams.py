@@ -17,6 +17,7 @@ import torch
 
 from quaver import library, reference
 from quaver.draw import Draw
+from quaver.library import as_tuple
 from tests.cases import assert_bits, codes, zero_points
 
 if shutil.which("nvcc") is None:
@@ -44,15 +45,11 @@ def drawn(op, seed):
         seed += 1000
 
 
-def tuple_of(results):
-    return (results,) if isinstance(results, torch.Tensor) else tuple(results)
-
-
 def check(op, arguments, **where):
     """The op on a pretended device gives the reference's bits; gives the launches."""
     with emulated.device(**where) as runs:
         results = getattr(emulated.ops(), op)(**arguments)
-    for actual, expected in zip(tuple_of(results), tuple_of(getattr(reference, op)(**arguments)), strict=True):
+    for actual, expected in zip(as_tuple(results), as_tuple(getattr(reference, op)(**arguments)), strict=True):
         assert_bits(actual, expected)
     return runs
 
@@ -164,19 +161,19 @@ def test_launches_on_two_streams_share_no_memory_of_the_librarys_own():
     """A kernel's scratch memory is torch's, of the call: two calls that are interleaved launch by launch do not mix."""
     op = "choose_qparams"
     first, second = ({"x": torch.randn(3, 70_000) * size, "scale_shape": [1, 1]} for size in (1, 100))
-    expected = [tuple_of(getattr(reference, op)(**arguments)) for arguments in (first, second)]
+    expected = [as_tuple(getattr(reference, op)(**arguments)) for arguments in (first, second)]
     inner = []
 
     def launch_within(module, name, **how):
         """Before each of the first call's launches the whole second call runs."""
         emulated.stand_in().launch = plain
-        inner.append(tuple_of(getattr(emulated.ops(), op)(**second)))
+        inner.append(as_tuple(getattr(emulated.ops(), op)(**second)))
         emulated.stand_in().launch = launch_within
         return plain(module, name, **how)
 
     plain = emulated.stand_in().launch
     with emulated.launched_by(launch_within), emulated.device() as runs:
-        outer = tuple_of(getattr(emulated.ops(), op)(**first))
+        outer = as_tuple(getattr(emulated.ops(), op)(**first))
     assert len(inner) >= 1
     assert len(runs) > len(inner)
     for results, wanted in [(outer, expected[0]), *((each, expected[1]) for each in inner)]:

@@ -6,6 +6,7 @@ from torch._subclasses import FakeTensorMode
 from torch.library import opcheck
 
 import quaver
+from quaver.library import as_tuple
 from tests.cases import (
     DEVICES,
     FLOAT_DTYPES,
@@ -136,10 +137,6 @@ def assert_fake_is_true(name, args, **options):
 def strides_that_matter(x):
     """Those over which memory is walked. In the others torch.empty_like itself differs from its fake."""
     return [stride for size, stride in zip(x.shape, x.stride(), strict=True) if size > 1] if x.numel() else []
-
-
-def as_tuple(results):
-    return (results,) if torch.is_tensor(results) else results
 
 
 @pytest.mark.parametrize("device", DEVICES)

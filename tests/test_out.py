@@ -241,6 +241,20 @@ def test_compiled(op):
         assert_bits(result, wanted)
 
 
+def test_functionalized_forms_refuse_what_a_copy_would_convert():
+    """A graph that changes nothing copies the result to its place, and a copy takes any dtype and repeats any shape."""
+
+    def write(x, out):
+        return ops.quantize.out(x, SCALE, out=out)
+
+    for out, words in ((X, "out must be int8, got float32"), (OUT.expand(2, 4, 6).clone(), "out must have the shape")):
+        with pytest.raises(RuntimeError, match=f"^quaver::quantize: {words}"):
+            torch.func.functionalize(write)(X, out)
+    out = torch.empty_like(OUT)
+    torch.func.functionalize(write)(X, out)
+    assert_bits(out, ops.quantize(X, SCALE))
+
+
 @pytest.mark.parametrize("op", library.WRITING_OPS)
 def test_autograd_learns_of_the_writing(op):
     arguments, places, _ = drawn(op, 2)

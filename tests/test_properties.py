@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import quaver
 from quaver import library, reference
 from quaver.draw import Draw
+from quaver.library import as_tuple
 from quaver.qparams import full_range
 from tests.cases import CODE_DTYPES, FLOAT_DTYPES, assert_bits
 
@@ -24,10 +25,6 @@ BOUNDED = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 FINITE = {dtype: torch.finfo(dtype).max for dtype in FLOAT_DTYPES}
-
-
-def tuple_of(results):
-    return (results,) if isinstance(results, torch.Tensor) else tuple(results)
 
 
 @st.composite
@@ -65,8 +62,8 @@ POSITIVE = st.floats(2.0**-149, 2.0**127, width=32, allow_subnormal=True)
 @given(st.sampled_from(library.OPS), st.randoms(use_true_random=False))
 def test_every_op_equals_the_reference(op, random):
     arguments = Draw(random, most=100).call(op)
-    results = tuple_of(getattr(ops, op)(**arguments))
-    for actual, expected in zip(results, tuple_of(getattr(reference, op)(**arguments)), strict=True):
+    results = as_tuple(getattr(ops, op)(**arguments))
+    for actual, expected in zip(results, as_tuple(getattr(reference, op)(**arguments)), strict=True):
         assert_bits(actual, expected)
 
 

@@ -12,6 +12,7 @@ import torch
 import quaver
 from quaver import QuantLinear, library, reference
 from quaver.draw import Draw
+from quaver.library import as_tuple
 from quaver.verify import VerificationError, first_difference
 from tests.cases import DEVICES, assert_bits, codes, normal, scales, zero_points
 
@@ -25,10 +26,6 @@ OVERLOADS = [getattr(getattr(ops, name), form) for name in library.OPS for form 
 
 def drawn(op, seed=0, device="cpu"):
     return Draw(random.Random(f"{op} {seed}"), device=device, most=200).call(op)
-
-
-def tuple_of(results):
-    return (results,) if isinstance(results, torch.Tensor) else tuple(results)
 
 
 def spoil(monkeypatch, name, change):
@@ -67,7 +64,7 @@ def test_schema_defaults_for_dtypes_are_the_references(name):
     for seed in range(20):
         arguments = {key: value for key, value in drawn(name, seed).items() if key in required}
         for actual, expected in zip(
-            tuple_of(getattr(ops, name)(**arguments)), tuple_of(getattr(reference, name)(**arguments)), strict=True
+            as_tuple(getattr(ops, name)(**arguments)), as_tuple(getattr(reference, name)(**arguments)), strict=True
         ):
             assert_bits(actual, expected)
 
@@ -83,9 +80,9 @@ def test_each_op_runs_through_the_reference(name, device, monkeypatch):
     monkeypatch.setattr(reference, name, lambda *args, **kwargs: calls.append(name) or true(*args, **kwargs))
     for seed in range(20):
         arguments = drawn(name, seed, device)
-        native = tuple_of(getattr(ops, name)(**arguments))
+        native = as_tuple(getattr(ops, name)(**arguments))
         with quaver.backend("reference"):
-            results = tuple_of(getattr(ops, name)(**arguments))
+            results = as_tuple(getattr(ops, name)(**arguments))
         for actual, expected in zip(results, native, strict=True):
             assert_bits(actual, expected)
             if expected.numel() > 1 and expected.is_contiguous():
@@ -144,13 +141,13 @@ def test_one_wrong_element_is_caught(name, device, monkeypatch):
     arguments = next(
         arguments
         for arguments in (drawn(name, seed, device) for seed in range(1000))
-        if all(result.numel() > 0 and not result.isnan().any() for result in tuple_of(getattr(ops, name)(**arguments)))
+        if all(result.numel() > 0 and not result.isnan().any() for result in as_tuple(getattr(ops, name)(**arguments)))
     )
     count = len(getattr(ops, name).default._schema.returns)
     for number in range(count):
 
         def change(results, number=number):
-            changed = [result.clone().contiguous() for result in tuple_of(results)]
+            changed = [result.clone().contiguous() for result in as_tuple(results)]
             bytes_of = changed[number].view(-1).view(torch.uint8)
             bytes_of[-changed[number].element_size()] ^= 1
             return changed[0] if count == 1 else tuple(changed)
