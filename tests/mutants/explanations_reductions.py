@@ -83,13 +83,11 @@ PIECES = (
 STEPS = (
     alike("", "if (first_step == 0) {", TAKEN_AGAIN, kernel=ALONG, subject=RANGES),
     alike("", "for (int i = lane; i < head; i += threads)", TAKEN_AGAIN, kernel=ALONG, subject=RANGES),
-    alike("widen compare", "for (int64_t step = first_step + lane; ", TAKEN_AGAIN, kernel=ALONG, subject=RANGES),
     alike("widen compare", "if (u == 0 || step + u * threads < end)", TAKEN_AGAIN, kernel=ALONG, subject=RANGES),
     *(
         alike("", line, TAKEN_AGAIN, kernel=ALONG, change="for no thread|->", subject=RANGES, most=6)
         for line in ("for (int step = lane; ", "if (u > 0 && step + u * threads >= steps)")
     ),
-    alike("drop guard", DIVISOR_1, TWO_VECTORS, kernel=ALONG, change="for no thread", subject=RANGES, most=1),
     alike(
         "drop guard", "if (divisor == 1) return n;", TWO_VECTORS, kernel=ALONG, change="for no thread", subject=RANGES
     ),
