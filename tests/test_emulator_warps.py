@@ -49,6 +49,31 @@ def same(actual, expected):
 # Divergence.
 
 
+def test_ways_meet_at_a_barrier_wherever_they_stand():
+    """Odd threads come to it by code that stands behind it."""
+    body = """
+    mov.u32 %r5, smem; add.u32 %r5, %r5, %r2; and.b32 %r4, %r1, 1; setp.ne.u32 %p1, %r4, 0; mov.u32 %r3, 7;
+    @%p1 bra ODD;
+    JOIN: st.shared.u32 [%r5], %r3; bar.sync 0; xor.b32 %r5, %r5, 128; ld.shared.u32 %r3, [%r5];
+    bra.uni DONE;
+    ODD: add.u32 %r3, %r1, 100; bra.uni JOIN;
+    DONE: st.global.u32 [%rd2], %r3;
+    """
+    for seed in range(4):
+        expected = [100 + (thread ^ 32) if thread % 2 else 7 for thread in range(64)]
+        same(run(body, ".shared .align 256 .b8 smem[256];", block=64, seed=seed), expected)
+
+
+def test_a_way_past_a_barrier_is_reported():
+    """Even if it comes back to the barrier, a round later."""
+    body = """
+    and.b32 %r4, %r1, 1; setp.ne.u32 %p1, %r4, 0; mov.u32 %r3, 0;
+    ROUND: @%p1 bra PAST; bar.sync 0;
+    PAST: setp.ne.u32 %p1, %r3, %r3; add.u32 %r3, %r3, 1; setp.lt.u32 %p2, %r3, 2; @%p2 bra ROUND;
+    """
+    assert "divergent barrier" in kinds(body + END)
+
+
 def test_nested_ifs_meet_again():
     """Each of four paths adds its mark; afterwards all 32 lanes run together."""
     body = """

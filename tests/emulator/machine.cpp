@@ -12,6 +12,18 @@ constexpr size_t kMaxReports = 64;
 constexpr int kLongestTurn = 200;  // instructions of a warp before another may run
 constexpr int kPatience = 300;     // rounds in which every warp waits in vain
 constexpr int kPassingOver = 100;  // of them, before lanes that wait are passed over for others of their warp
+
+// Lanes that have come to an instruction wait there until all `members` have.
+void wait_for_lanes(Warp& warp, uint32_t group, int32_t at, uint32_t members) {
+  for (int lane = 0; lane < kLanes; ++lane)
+    if (group >> lane & 1) warp.pc[lane] = at;
+  warp.waiting |= group;
+  uint32_t arrived = 0;
+  for (int lane = 0; lane < kLanes; ++lane)
+    if ((warp.waiting >> lane & 1) && warp.pc[lane] == at) arrived |= 1u << lane;
+  if ((members & ~arrived) == 0) warp.waiting &= ~arrived;
+}
+
 }  // namespace
 
 Machine::Machine(const Program& program, Launch launch)
@@ -152,6 +164,40 @@ bool Machine::explain_deadlock(Block& block) {
   return stuck;
 }
 
+// Whether every way from one instruction leads to a barrier.
+bool Machine::comes_to(int32_t from, int32_t at) {
+  std::vector<bool>& passes = passed_by[at];
+  const int32_t size = static_cast<int32_t>(program.codes.size());
+  if (passes.empty()) {
+    std::vector<std::vector<int32_t>> before(size);
+    std::vector<int32_t> found;
+    passes.resize(size);
+    for (int32_t i = 0; i < size; ++i) {
+      const Code& code = program.codes[i];
+      if (i == at) continue;
+      if (code.flow == Flow::kExit) passes[i] = true, found.push_back(i);
+      if (code.flow == Flow::kBranch) before[code.target].push_back(i);
+      const bool goes_on = code.guard >= 0 || (code.flow != Flow::kBranch && code.flow != Flow::kExit);
+      if (goes_on && i + 1 < size) before[i + 1].push_back(i);
+    }
+    while (!found.empty()) {
+      const int32_t next = found.back();
+      found.pop_back();
+      for (const int32_t i : before[next])
+        if (!passes[i]) passes[i] = true, found.push_back(i);
+    }
+  }
+  return !passes[from];
+}
+
+// Whether these lanes are on ways that lead to a barrier, with no way past it. Which of two ways has the smaller
+// program counter is the compiler's choice; hardware brings lanes together again where their ways meet.
+bool Machine::all_come_to(const Warp& warp, uint32_t lanes, int32_t at) {
+  for (int lane = 0; lane < kLanes; ++lane)
+    if ((lanes >> lane & 1) && !comes_to(warp.pc[lane], at)) return false;
+  return true;
+}
+
 // Runs a warp for a while: the lanes at the smallest program counter together, until they branch, wait or meet others.
 void Machine::step(Block& block, Warp& warp, int quantum) {
   while (quantum > 0) {
@@ -226,13 +272,7 @@ void Machine::step(Block& block, Warp& warp, int quantum) {
               code.operand[kMaxOperands - 1] < 0 ? code.operand[kMaxOperands - 2]
                                                  : warp.at32(code.operand[kMaxOperands - 1])[__builtin_ctz(group)]);
           if ((members & warp.alive & ~group) != 0 && mask != 0) {  // others are still to come
-            for (int lane = 0; lane < kLanes; ++lane)
-              if (group >> lane & 1) warp.pc[lane] = at;
-            warp.waiting |= group;
-            uint32_t arrived = 0;
-            for (int lane = 0; lane < kLanes; ++lane)
-              if ((warp.waiting >> lane & 1) && warp.pc[lane] == at) arrived |= 1u << lane;
-            if ((members & warp.alive & ~arrived) == 0) warp.waiting &= ~arrived;
+            wait_for_lanes(warp, group, at, members & warp.alive);
             together = false;
             continue;
           }
@@ -242,6 +282,12 @@ void Machine::step(Block& block, Warp& warp, int quantum) {
           break;
         }
         case Flow::kBarrier: {
+          if (group != warp.alive &&
+              all_come_to(warp, warp.alive & ~group, at)) {  // those that are on another way to it run first
+            wait_for_lanes(warp, group, at, warp.alive);
+            together = false;
+            continue;
+          }
           for (int lane = 0; lane < kLanes; ++lane)
             if (group >> lane & 1) warp.pc[lane] = at + 1;
           if (mask != 0 && barrier(block, warp, code, mask)) return;

@@ -255,6 +255,7 @@ struct Machine {
   std::vector<CodeCounters> counters;
   std::vector<Report> reports;
   uint64_t executed = 0;
+  std::map<int32_t, std::vector<bool>> passed_by;  // barrier -> the instructions from which a way leads past it
 
   Machine(const Program& program, Launch launch);
   void run();
@@ -267,6 +268,8 @@ struct Machine {
   void step(Block& block, Warp& warp, int quantum);
   void branch(Warp& warp, const Code& code, uint32_t group, int32_t at);
   bool barrier(Block& block, Warp& warp, const Code& code, uint32_t group);
+  bool comes_to(int32_t from, int32_t at);
+  bool all_come_to(const Warp& warp, uint32_t lanes, int32_t at);
   void release(Block& block, Block::Barrier& barrier);
   bool explain_deadlock(Block& block);
   void explain_unfinished(Block& block);
