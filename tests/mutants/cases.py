@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 
 from quaver import reference
+from quaver.library import as_tuple
 from tests.cases import (
     CODE_DTYPES,
     FLOAT_DTYPES,
@@ -32,7 +33,7 @@ class OpCase:
 
     @cached_property
     def expected(self):
-        return _tensors(getattr(reference, self.op)(*self.args, **self.kwargs))
+        return as_tuple(getattr(reference, self.op)(*self.args, **self.kwargs))
 
     def run(self, launch, seed):
         """Raises what a test would: a report, different bits, an op's error. Kernels run as `launch` has it."""
@@ -44,12 +45,8 @@ class OpCase:
 
         with emulated.launched_by(cut), emulated.device(DEVICE, seed=seed):
             actual = getattr(emulated.ops(), self.op)(*self.args, **self.kwargs)
-        for got, wanted in zip(_tensors(actual), self.expected, strict=True):
+        for got, wanted in zip(as_tuple(actual), self.expected, strict=True):
             assert_bits(got, wanted)
-
-
-def _tensors(result):
-    return (result,) if isinstance(result, torch.Tensor) else tuple(result)
 
 
 def every_case(float_dtypes=FLOAT_DTYPES, code_dtypes=CODE_DTYPES):
