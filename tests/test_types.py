@@ -72,7 +72,9 @@ def actual(function):
         yield parameter.name, parameter.kind, repr(parameter.default) if has_default else None
 
 
-@pytest.mark.parametrize(("name", "node"), list(stub_functions(STUB.body)), ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("name", "node"), [pytest.param(name, node, id=name) for name, node in stub_functions(STUB.body)]
+)
 def test_parameters_are_the_functions_own(name, node):
     function = quaver
     for part in name.split("."):

@@ -1,6 +1,7 @@
 """Compiles the machine and functions for the instructions that kernels use, each once, kept by the hash of its text."""
 
 import ctypes
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -23,9 +24,19 @@ def _digest(*texts):
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
+def once(path, make):
+    """`path` of the cache, which `make` makes where it is not there; processes that want it meanwhile wait for it."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                make()
+    return path
+
+
 def _compile(output, sources, *flags):
-    """Through a temporary name, so that two processes may do it at once."""
-    CACHE.mkdir(parents=True, exist_ok=True)
+    """Through a temporary name, so that whoever finds the library finds all of it."""
     scratch = output.with_suffix(f".{os.getpid()}.so")
     command = [os.environ.get("CXX", "g++"), *FLAGS, "-I", str(HERE), *map(str, sources), "-o", str(scratch), *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -42,8 +53,8 @@ def _texts(*names):
 def core():
     """The library of the machine itself; generated functions and the runtime link to it."""
     library = CACHE / f"libmachine_{_digest(*_texts('machine.h', 'hopper.h', *CORE), *FLAGS)}.so"
-    if not library.exists():
-        _compile(library, [HERE / source for source in CORE], f"-Wl,-soname,{library.name}")
+    sources = [HERE / source for source in CORE]
+    once(library, lambda: _compile(library, sources, f"-Wl,-soname,{library.name}"))
     ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     return library
 
@@ -59,10 +70,9 @@ def machine():
 
     name = f"machine_{_digest(core().name, *_texts('binding.cpp'), sys.version)}"
     library = CACHE / name / f"machine{sysconfig.get_config_var('EXT_SUFFIX')}"
-    if not library.exists():
-        library.parent.mkdir(parents=True, exist_ok=True)
-        includes = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
-        _compile(library, [HERE / "binding.cpp"], *includes, *linked_to_core(), f"-Wl,-rpath,{CACHE}")
+    flags = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_path('include')}"]
+    flags += [*linked_to_core(), f"-Wl,-rpath,{CACHE}"]
+    once(library, lambda: _compile(library, [HERE / "binding.cpp"], *flags))
     spec = importlib.util.spec_from_file_location("machine", library)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -105,11 +115,15 @@ def _compile_functions(header, functions):
     ]
     text = "\n".join(parts) + "\n"
     stem = CACHE / f"functions_{header}_{_digest(text)}"
-    source_file = stem.with_suffix(".cpp")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    source_file.write_text(text)
-    _compile(stem.with_suffix(".so"), [source_file], *linked_to_core())
-    listing = "".join(f"{signature}\t{_digest(source)}\n" for signature, source in functions.items())
-    stem.with_suffix(".txt").write_text(listing)
+
+    def make():
+        source_file = stem.with_suffix(".cpp")
+        source_file.write_text(text)
+        _compile(stem.with_suffix(".so"), [source_file], *linked_to_core())
+        scratch = stem.with_suffix(".listing")
+        scratch.write_text("".join(f"{signature}\t{_digest(source)}\n" for signature, source in functions.items()))
+        scratch.replace(stem.with_suffix(".txt"))
+
+    once(stem.with_suffix(".txt"), make)
     machine().load_functions(str(stem.with_suffix(".so")))
     _loaded.update(functions)

@@ -31,9 +31,8 @@ def libcudart():
     versions = build.HERE / "libcudart.map"
     digest = build._digest(*build._texts(*SOURCES, HEADER, "toolkit.py", versions.name))
     path = build.CACHE / f"libcudart_{digest}" / "libcudart.so.13"
-    if not path.exists():
-        toolkit.build_library(path, sources(), [f"-Wl,-soname,{path.name}", f"-Wl,--version-script={versions}"])
-    return str(path)
+    flags = [f"-Wl,-soname,{path.name}", f"-Wl,--version-script={versions}"]
+    return str(build.once(path, lambda: toolkit.build_library(path, sources(), flags)))
 
 
 class _Kernel(ctypes.Structure):

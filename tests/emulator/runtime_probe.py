@@ -19,16 +19,12 @@ def probe_library(name="probe", compressed=False, linked_with=None):
     """The probe with PTX for sm_80 and sm_90, on the stand-in or on another library."""
     text = build._texts("runtime_probe.cu", HEADER, *SOURCES, "toolkit.py")
     path = build.CACHE / f"lib{name}_{build._digest(*text, toolkit._version())}.so"
-    if not path.exists():
-        codes = [f"-gencode=arch=compute_{n},code=compute_{n}" for n in (80, 90)]
-        packaging = [] if compressed else ["--no-compress"]
-        command = [toolkit.nvcc(), "-O3", "-std=c++20", "-lineinfo", *codes, *packaging, "-Xcompiler=-fPIC"]
-        commands = {build.HERE / "runtime_probe.cu": command}
-        if linked_with is None:
-            toolkit.build_library(path, {**commands, **sources()}, [])
-        else:
-            toolkit.build_library(path, commands, [f"-L{linked_with.parent}", f"-l:{linked_with.name}"])
-    return path
+    codes = [f"-gencode=arch=compute_{n},code=compute_{n}" for n in (80, 90)]
+    packaging = [] if compressed else ["--no-compress"]
+    command = [toolkit.nvcc(), "-O3", "-std=c++20", "-lineinfo", *codes, *packaging, "-Xcompiler=-fPIC"]
+    commands = {build.HERE / "runtime_probe.cu": command} | (sources() if linked_with is None else {})
+    flags = [] if linked_with is None else [f"-L{linked_with.parent}", f"-l:{linked_with.name}"]
+    return build.once(path, lambda: toolkit.build_library(path, commands, flags))
 
 
 class Probe:
