@@ -6,6 +6,7 @@ was built for CUDA. MAX_JOBS says how many compilers run at once.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -41,12 +42,14 @@ def sources(*patterns):
 
 
 def architecture_flags(architectures):
-    flags = []
-    for name in architectures.replace(" ", ";").split(";"):
-        number = name.removesuffix("+PTX").replace(".", "")
-        codes = [f"sm_{number}"] + ([f"compute_{number}"] if name.endswith("+PTX") else [])
-        flags += [f"-gencode=arch=compute_{number},code=[{','.join(codes)}]"]
-    return flags
+    """Machine code with no PTX of its own is made from that of an older GPU of its family, if there is any: sooner."""
+    made_of = {}
+    for name in sorted(architectures.replace(" ", ";").split(";"), key=lambda name: int(re.sub(r"\D", "", name))):
+        code = name.removesuffix("+PTX").replace(".", "")
+        family = [ptx for ptx, codes in made_of.items() if ptx[:-1] == code[:-1] and f"compute_{ptx}" in codes]
+        ptx = code if name.endswith("+PTX") or not family else family[-1]
+        made_of.setdefault(ptx, []).extend([f"sm_{code}"] + ([f"compute_{code}"] if name.endswith("+PTX") else []))
+    return [f"-gencode=arch=compute_{ptx},code=[{','.join(codes)}]" for ptx, codes in made_of.items()]
 
 
 def packaging_flags(release):
@@ -95,12 +98,22 @@ def extensions(torch, cpp_extension):
     return [cpu_extension(cpp_extension, built_with), cuda_extension(cpp_extension, cuda, architectures)]
 
 
+def forget_old_kernels():
+    """Beside a torch without CUDA, its build does not see that a header of the kernels has changed."""
+    headers = [path for pattern in ("csrc/*.h", "csrc/cuda/*.h", "csrc/cuda/*.cuh") for path in ROOT.glob(pattern)]
+    newest = max(path.stat().st_mtime for path in headers)
+    for made in ROOT.glob("build/temp.*/csrc/cuda/*.o"):
+        if made.stat().st_mtime < newest:
+            made.unlink()
+
+
 def what_is_compiled():
     """setup()'s arguments that need torch; a source distribution is made without it."""
     import torch
     from torch.utils import cpp_extension
 
     os.environ.setdefault("MAX_JOBS", str(jobs.compile_jobs()))
+    forget_old_kernels()
     return {
         "ext_modules": extensions(torch, cpp_extension),
         "cmdclass": {"build_ext": cpp_extension.BuildExtension},

@@ -70,4 +70,18 @@ struct MatmulProblem {
   }
 };
 
+// int8_linear of so few rows that its product makes their codes by itself: x instead of a, with the parameters that
+// come of it. ARITHMETIC.md (5).
+inline constexpr int kMostLinearRows = 4;
+
+struct LinearProblem {
+  MatmulProblem product;
+  const void* x = nullptr;
+  FloatType x_type = FloatType::kFloat32;
+  int64_t row_offset[kMostLinearRows] = {};  // in elements
+  int64_t step = 0;                          // from each element of a row to the next
+  bool symmetric = true;
+  CodeRange range = {0, 0};
+};
+
 }  // namespace quaver

@@ -6,7 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "bindings/matmul_argument.h"
 #include "cpu/capability.h"
+#include "cuda/plan.h"
 
 STABLE_TORCH_LIBRARY(quaver, m) {
   const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag};
@@ -87,8 +89,59 @@ PyObject* cpu_capability(PyObject*, PyObject*) {
   return PyUnicode_FromString(quaver::name_of(quaver::cpu_capability()));
 }
 
+// A matmul (matmul_argument.h) -> (kernel, parts of K, cycles in all, those to issue its instructions, blocks
+// that a multiprocessor holds at once).
+PyObject* plan_matmul(PyObject*, PyObject* arguments) {
+  quaver::MatmulArgument matmul{};
+  if (!PyArg_ParseTuple(arguments, "O&", quaver::matmul_argument, &matmul)) return nullptr;
+  const auto& [device, shape] = matmul;
+  const quaver::MatmulPlan plan = quaver::plan_matmul(device, shape);
+  const quaver::MatmulTile& tile = quaver::tile_of(plan.kernel);
+  return Py_BuildValue("(iiddi)", static_cast<int>(plan.kernel), plan.splits, plan.cycles,
+                       quaver::issue_cycles(device, shape, tile, plan.splits), quaver::blocks_at_once(device, tile));
+}
+
+// A matmul -> everything that can serve, each (kernel, parts of K, cycles in all, blocks that a multiprocessor holds at
+// once).
+PyObject* matmul_plans(PyObject*, PyObject* arguments) {
+  quaver::MatmulArgument matmul{};
+  if (!PyArg_ParseTuple(arguments, "O&", quaver::matmul_argument, &matmul)) return nullptr;
+  const auto& [device, shape] = matmul;
+  PyObject* plans = PyList_New(0);
+  quaver::for_each_plan(device, shape, [&](const quaver::MatmulPlan& plan) {
+    PyObject* facts = Py_BuildValue("(iidi)", static_cast<int>(plan.kernel), plan.splits, plan.cycles,
+                                    quaver::blocks_at_once(device, quaver::tile_of(plan.kernel)));
+    PyList_Append(plans, facts);
+    Py_DECREF(facts);
+  });
+  return plans;
+}
+
+// A matmul -> the blocks of int8_linear's only launch, or 0 where it takes several.
+PyObject* plan_linear(PyObject*, PyObject* arguments) {
+  quaver::MatmulArgument matmul{};
+  if (!PyArg_ParseTuple(arguments, "O&", quaver::matmul_argument, &matmul)) return nullptr;
+  return PyLong_FromLong(quaver::plan_linear(matmul.device, matmul.shape));
+}
+
+// The kernels of matmuls: (rows and columns of a tile, stages, warps).
+PyObject* matmul_tiles(PyObject*, PyObject*) {
+  PyObject* tiles = PyList_New(0);
+  for (const quaver::MatmulTile& tile : quaver::kMatmulTiles) {
+    PyObject* facts = Py_BuildValue("(iiii)", tile.m, tile.n, tile.stages, tile.warps);
+    PyList_Append(tiles, facts);
+    Py_DECREF(facts);
+  }
+  return tiles;
+}
+
 PyMethodDef methods[] = {
     {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set that the CPU kernels run with."},
+    {"plan_matmul", plan_matmul, METH_VARARGS, "Which kernel computes a matmul on a CUDA device, in how many parts."},
+    {"matmul_plans", matmul_plans, METH_VARARGS,
+     "What else could compute it, and what the plan's model makes of that."},
+    {"plan_linear", plan_linear, METH_VARARGS, "How many blocks int8_linear's one launch has; 0 where it takes more."},
+    {"matmul_tiles", matmul_tiles, METH_NOARGS, "The tiles of those kernels, in the order of their numbers."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -9,6 +9,7 @@ import shutil
 import pytest
 import torch
 
+from quaver.explain import KERNELS
 from tests.cases import (
     CODE_DTYPES,
     EDGE_VALUES,
@@ -304,10 +305,12 @@ def test_every_kernel_runs():
                 "a_zero_point": torch.tensor(3, dtype=torch.int32),
                 "b_zero_point": torch.tensor(5, dtype=torch.int32),
             }
-            a, b = codes(16, 1000, dtype=code_dtype), codes(16, 1000, dtype=other)
-            runs += check("int8_matmul", a, b.t(), **zeros)
+            a, b = codes(16, 1008, dtype=code_dtype), codes(16, 1008, dtype=other)
+            for kernel in range(len(KERNELS)):
+                with emulated.matmul_plan(kernel, splits=1 + kernel % 2):
+                    runs += check("int8_matmul", a, b.t(), **zeros)
             runs += check("int8_matmul", a[:, ::2], b.t()[::2], **zeros)
-            runs += check("int8_matmul", a, codes(1000, 16, dtype=other), **zeros)
+            runs += check("int8_matmul", a, codes(1008, 16, dtype=other), **zeros)
     for dtype in FLOAT_DTYPES:
         x, q, each = normal(9, 1000, dtype=dtype), codes(9, 1000), scales(1, 1000)
         odd = each[:, :999]
@@ -321,6 +324,7 @@ def test_every_kernel_runs():
         for view, scale_shape in ((x, (1, 1)), (x[:, :8], (1, 8)), (x[:, ::2], (9, 1)), (x.reshape(-1), (1,))):
             runs += check("choose_qparams", view, scale_shape)
         runs += check("dynamic_quantize", x, (9, 1))
+        runs += check("int8_linear", normal(2, 64, dtype=dtype), codes(9, 64), scales(9, 1))
         runs += check("rms_norm_quantize", x, normal(1000))
         runs += check("silu_mul_quantize", x, x)
         runs += check("choose_qparams", normal(1, 9000, dtype=dtype), (1, 1))

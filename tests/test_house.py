@@ -34,6 +34,8 @@ KNOWS = {
     "nn": {"ops", "qparams"},
     "model": {"nn", "observers", "qparams"},
     "vmap": {"library"},
+    "explain": {"_C"},
+    "tuning": {"_C", "explain", "library"},
     "inductor": {"library", "reference"},
     "verify": {"library", "reference"},
     "draw": {"qparams"},
@@ -162,7 +164,7 @@ def test_the_package_knows_no_tests():
 
 def test_the_package_needs_nothing_but_torch():
     standard = {"argparse", "contextlib", "copy", "dataclasses", "fnmatch", "importlib", "inspect", "json", "math"}
-    standard |= {"random", "sys", "threading", "time"}
+    standard |= {"pathlib", "random", "statistics", "sys", "threading", "time", "warnings"}
     for path in matching("python/quaver/*.py"):
         assert {name.split(".")[0] for name in imported(path)} <= {"torch", "quaver", *standard}, name_of(path)
 

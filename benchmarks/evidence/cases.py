@@ -18,6 +18,7 @@ class Call:
     data: tuple  # the tensors that must be read
     data_results: tuple  # which results are data, written once
     elements: int  # of the largest tensor of a memory-bound op, products of a matmul
+    kernel: int | None = None  # a matmul's, by its number in csrc/cuda/plan.h; else what the plan chooses
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,18 @@ MADE_ROWS = (
 )
 # (M, N, K)
 PRODUCTS = ((64, 64, 256), (16, 128, 512), (65, 63, 100))
+# (name, number in csrc/cuda/plan.h, M x N x K) of each of the tensor cores' tiles: one of them, its stages twice round.
+PARTS = (64, 64, 16384)  # one tile of many codes
+FEW_ROWS = (2, 256, 1024)  # as in a step of decoding
+TILES = (
+    ("large", 0, (128, 256, 512)),
+    ("medium", 1, (128, 128, 512)),
+    ("small", 2, (64, 64, 512)),
+    ("skinny", 3, (32, 128, 512)),
+    ("any medium", 4, (128, 128, 512)),
+    ("any small", 5, (64, 64, 512)),
+    ("gemv", 6, (16, 64, 4096)),
+)
 
 
 def quantize_call(dtype, shape, scale_shape, layout):
@@ -148,7 +161,7 @@ def silu_mul_call(dtype, shape, layout):
     )
 
 
-def matmul_call(op, mnk, zero_point, b_is_weight=True):
+def matmul_call(op, mnk, zero_point, b_is_weight=True, kernel=None):
     """b is the transpose of a weight [N, K], or lies in memory as [K, N]."""
     m, n, k = mnk
     a, b = codes(m, k), codes(n, k, seed=1).t() if b_is_weight else codes(k, n, seed=1)
@@ -158,7 +171,7 @@ def matmul_call(op, mnk, zero_point, b_is_weight=True):
         "int8_matmul_dequantize": (scales(m, 1), scales(1, n)),
         "int8_matmul_requantize": (scales(m, 1), scales(1, n), 64 * scales(1, n)),
     }[op]
-    return Call(op, (a, b, *scaled), options, (a, b), (0,), m * n * k)
+    return Call(op, (a, b, *scaled), options, (a, b), (0,), m * n * k, kernel)
 
 
 def requantize_call(shape, per_row, layout, mode):
@@ -216,6 +229,14 @@ def all_cases():
         add("int8_matmul", torch.int8, mnk, "zero points of both sides", matmul_call, "int8_matmul", mnk, True)
     args = (matmul_call, "int8_matmul", PRODUCTS[1], True, False)
     add("int8_matmul", torch.int8, PRODUCTS[1], "zero points of both sides, b [K, N]", *args)
+    for name, kernel, mnk in TILES:
+        for op in ("int8_matmul", "int8_matmul_requantize"):
+            add(op, torch.int8, mnk, f"{name} tile", matmul_call, op, mnk, False, True, kernel)
+    for name, kernel, mnk in TILES[4:6]:
+        args = (matmul_call, "int8_matmul", mnk, False, False, kernel)
+        add("int8_matmul", torch.int8, mnk, f"{name} tile, b [K, N]", *args)
+    args = (matmul_call, "int8_matmul_dequantize", PARTS, False)
+    add("int8_matmul_dequantize", torch.int8, PARTS, "parts of K", *args)
     for mode in ("float", "fixed"):
         for what, shape, per_row, layout in REQUANTIZED:
             add("requantize", torch.int32, shape, f"{mode}, {what}", requantize_call, shape, per_row, layout, mode)
@@ -225,5 +246,6 @@ def all_cases():
     add_each("fake_quantize_mask", partial(in_mode, "fake_quantize_mask", "onnx"), ELEMENTWISE[:3])
     for symmetric in (True, False):
         what = "symmetric" if symmetric else "asymmetric"
-        add("int8_linear", torch.bfloat16, PRODUCTS[0], what, linear_call, torch.bfloat16, PRODUCTS[0], symmetric)
+        for mnk in (PRODUCTS[0], FEW_ROWS):
+            add("int8_linear", torch.bfloat16, mnk, what, linear_call, torch.bfloat16, mnk, symmetric)
     return cases

@@ -10,8 +10,13 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-# "        /*0740*/               @P0 BRA 0x91a0 ;                    /* 0x... */"
-LINE = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:(@!?U?P[0-9T]+)\s+)?([A-Z][A-Z0-9_]*)([^;]*);", re.MULTILINE)
+# "        /*0740*/               @P0 BRA 0x91a0 ;                    /* 0x... */", and the rest of its encoding below.
+LINE = re.compile(
+    r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:(@!?U?P[0-9T]+)\s+)?([A-Z][A-Z0-9_]*)([^;]*);"
+    r"(?:\s*/\* 0x[0-9a-f]{16} \*/\s*/\* 0x([0-9a-f]{16}) \*/)?",
+    re.MULTILINE,
+)
+STALL = 41  # where the cycles that the next instruction of the warp waits are, four bits in the second half
 
 KINDS = {
     "global load": "LDG LDGSTS LD UBLKCP UTMALDG",
@@ -36,10 +41,12 @@ KIND = {name: kind for kind, names in KINDS.items() for name in names.split()}
 
 @dataclass(frozen=True)
 class MainLoop:
-    """`kinds` of the loop's instructions; of the whole kernel's where nothing loops."""
+    """`kinds` of the loop's instructions, and the cycles that a warp needs to issue them; of the whole kernel's where
+    nothing loops."""
 
     loops: bool
     kinds: Counter
+    cycles: int
 
 
 @dataclass
@@ -48,6 +55,7 @@ class Instruction:
     guarded: bool
     name: str
     rest: str
+    cycles: int  # until the warp's next one
 
     @property
     def kind(self):
@@ -68,8 +76,8 @@ class Instruction:
 
 def parse(code):
     return [
-        Instruction(int(address, 16), bool(guard) and guard != "@PT", name, rest)
-        for address, guard, name, rest in LINE.findall(code)
+        Instruction(int(address, 16), bool(guard) and guard != "@PT", name, rest, int(high or "0", 16) >> STALL & 15)
+        for address, guard, name, rest, high in LINE.findall(code)
     ]
 
 
@@ -175,12 +183,13 @@ def main_loop(code):
         raise ValueError("a kernel without machine code")
     bounds, successors = blocks_of(instructions)
     kinds = [Counter(each.kind for each in instructions[first:end]) for first, end in bounds]
+    cycles = [sum(each.cycles for each in instructions[first:end]) for first, end in bounds]
     whole = sum(kinds, Counter())
     work = ("mma", "dp4a") if whole["mma"] + whole["dp4a"] else ("global load",)
     done = [sum(block[kind] for kind in work) for block in kinds]
     working = [loop for loop in loops_of(successors) if sum(done[block] for block in loop)]
     innermost = [loop for loop in working if not any(other < loop for other in working)]
     if not innermost:
-        return MainLoop(False, whole)
+        return MainLoop(False, whole, sum(cycles))
     chosen = max(innermost, key=lambda loop: (sum(done[block] for block in loop), -min(loop)))
-    return MainLoop(True, sum((kinds[block] for block in chosen), Counter()))
+    return MainLoop(True, sum((kinds[block] for block in chosen), Counter()), sum(cycles[block] for block in chosen))

@@ -5,7 +5,7 @@ import re
 from . import bounds
 from .counted import WHOLE_OP
 from .peaks import GPUS
-from .table import FOLDER, LOOP_KINDS
+from .table import CYCLES_OF_PRODUCT, FOLDER, LOOP_KINDS
 
 PAGE = FOLDER / "EVIDENCE.md"
 SHOWN = "sm_80"
@@ -135,6 +135,8 @@ def kernels_section(rows):
         for architecture, row in by_architecture.items():
             loop = ", ".join(f"{row[f'loop {kind}']} {kind}" for kind in LOOP_KINDS if row[f"loop {kind}"])
             loop = loop if row["loops"] else f"no loop; in all {loop}"
+            if row[CYCLES_OF_PRODUCT] is not None:
+                loop += f"; {row[CYCLES_OF_PRODUCT]:g} cycles to issue for each mma"
             table.append((f"`{kernel}`", architecture, row["registers"], row["static_shared"], row["threads"],
                           row["resident_blocks"], loop))  # fmt: skip
     header = ("kernel", "architecture", "registers", "shared", "threads", "blocks / multiprocessor", "main loop")

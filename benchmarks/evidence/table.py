@@ -22,7 +22,8 @@ RESOURCES = ("registers", "stack_bytes", "local_bytes", "static_shared", "reside
 LOOP_KINDS = (
     "global load", "global store", "shared", "local", "mma", "dp4a", "float", "conversion", "integer", "move", "control"
 )  # fmt: skip
-LOOP = ("loops", *(f"loop {kind}" for kind in LOOP_KINDS))
+CYCLES_OF_PRODUCT = "loop_cycles_of_mma"  # to issue the main loop's instructions, for each of its products
+LOOP = ("loops", *(f"loop {kind}" for kind in LOOP_KINDS), CYCLES_OF_PRODUCT)
 COLUMNS = ("op", *KEY, *COUNTS, *RESOURCES, *LOOP, "opcodes")
 TEXTS = ("op", *KEY, "opcodes")
 
@@ -63,6 +64,7 @@ def with_loops(rows):
             continue
         loop = compiled.main_loops(row["architecture"])[row["kernel"]]
         row |= {"loops": int(loop.loops), **{f"loop {kind}": loop.kinds[kind] for kind in LOOP_KINDS}}
+        row[CYCLES_OF_PRODUCT] = round(loop.cycles / loop.kinds["mma"], 3) if loop.kinds["mma"] else None
     return rows
 
 

@@ -72,35 +72,92 @@ __device__ __forceinline__ EpilogueColumn epilogue_column(const MatmulProblem& p
           value_at(problem.integer_bias, place, column, 0)};
 }
 
+__device__ __forceinline__ int32_t corrected(const MatmulProblem& problem, const EpilogueRow& row,
+                                             const EpilogueColumn& column, int32_t product) {
+  return correct_for_zero_points(product, row.zero_point, column.zero_point, row.sum, column.sum,
+                                 static_cast<int32_t>(problem.k));
+}
+
+// The bits of a number as a float type, in the lowest bytes of a word.
+__device__ __forceinline__ uint32_t float_bits(MatmulOutput type, float v) {
+  const uint32_t half = __half_as_ushort(__float2half_rn(v));
+  const uint32_t bfloat = __bfloat16_as_ushort(__float2bfloat16_rn(v));
+  const uint32_t narrow = type == MatmulOutput::kFloat16 ? half : bfloat;
+  return type == MatmulOutput::kFloat32 ? __float_as_uint(v) : narrow;
+}
+
+// The bits of a result that is not int32; codes in the fixed mode are not its affair.
+__device__ __forceinline__ uint32_t scaled_bits(const MatmulProblem& problem, const EpilogueRow& row,
+                                                const EpilogueColumn& column, int32_t acc) {
+  const float v = scale_product(acc, row.scale, column.scale, problem.bias.data != nullptr, column.bias, problem.relu);
+  if (problem.out_type >= MatmulOutput::kInt8)  // int8 and uint8 differ in their range alone
+    return quantize<QuantizeMode::kOnnx>(v, column.out_scale, column.out_zero_point, problem.range);
+  return float_bits(problem.out_type, v);
+}
+
+__device__ __forceinline__ int32_t fixed_code(const MatmulProblem& problem, const EpilogueRow& row,
+                                              const EpilogueColumn& column, int32_t acc) {
+  const FixedMultiplier multiplier = fixed_multiplier(row.scale, column.scale, column.out_scale);
+  return requantize_fixed(wrapping_add(acc, column.integer_bias), multiplier, problem.relu, column.out_zero_point,
+                          problem.range);
+}
+
+// The bytes of a result.
+__device__ __forceinline__ int size_of(MatmulOutput type) {
+  if (type == MatmulOutput::kInt32 || type == MatmulOutput::kFloat32) return 4;
+  return type == MatmulOutput::kFloat16 || type == MatmulOutput::kBFloat16 ? 2 : 1;
+}
+
 // One result: `product` is the sum of products of the codes themselves, `index` its place in out.
 __device__ __forceinline__ void store_result(const MatmulProblem& problem, const EpilogueRow& row,
                                              const EpilogueColumn& column, int32_t product, int64_t index) {
-  const int32_t acc = correct_for_zero_points(product, row.zero_point, column.zero_point, row.sum, column.sum,
-                                              static_cast<int32_t>(problem.k));
-  if (problem.out_type == MatmulOutput::kInt32) {
-    static_cast<int32_t*>(problem.out)[index] = acc;
-    return;
+  const int32_t acc = corrected(problem, row, column, product);
+  uint32_t bits = acc;
+  if (problem.out_type != MatmulOutput::kInt32)
+    bits = problem.mode == RequantizeMode::kFixed ? fixed_code(problem, row, column, acc)
+                                                  : scaled_bits(problem, row, column, acc);
+  switch (size_of(problem.out_type)) {
+    case 4:
+      static_cast<uint32_t*>(problem.out)[index] = bits;
+      return;
+    case 2:
+      static_cast<uint16_t*>(problem.out)[index] = static_cast<uint16_t>(bits);
+      return;
+    default:
+      static_cast<uint8_t*>(problem.out)[index] = static_cast<uint8_t>(bits);
   }
-  if (problem.mode == RequantizeMode::kFixed) {  // codes
-    const FixedMultiplier multiplier = fixed_multiplier(row.scale, column.scale, column.out_scale);
-    static_cast<uint8_t*>(problem.out)[index] = static_cast<uint8_t>(requantize_fixed(
-        wrapping_add(acc, column.integer_bias), multiplier, problem.relu, column.out_zero_point, problem.range));
-    return;
+}
+
+inline constexpr int kResultsOfVector = 4;
+
+// Whether results of four neighbouring columns are stored at once: where they are one aligned access, but not in the
+// fixed mode, whose multipliers of two numbers a result are made by dividing in double precision.
+__device__ __forceinline__ bool stores_vectors(const MatmulProblem& problem) {
+  const uint64_t address = reinterpret_cast<uint64_t>(problem.out);
+  return problem.mode != RequantizeMode::kFixed && problem.n % kResultsOfVector == 0 &&
+         address % (kResultsOfVector * size_of(problem.out_type)) == 0;
+}
+
+// The results of a row in four neighbouring columns; `index` is the first one's place in out.
+__device__ __forceinline__ void store_results(const MatmulProblem& problem, const EpilogueRow& row,
+                                              const EpilogueColumn (&column)[kResultsOfVector], const int4& products,
+                                              int64_t index) {
+  const int32_t product[kResultsOfVector] = {products.x, products.y, products.z, products.w};
+  uint32_t bits[kResultsOfVector];
+#pragma unroll
+  for (int j = 0; j < kResultsOfVector; ++j) {
+    bits[j] = corrected(problem, row, column[j], product[j]);
+    if (problem.out_type != MatmulOutput::kInt32) bits[j] = scaled_bits(problem, row, column[j], bits[j]);
   }
-  const float v = scale_product(acc, row.scale, column.scale, problem.bias.data != nullptr, column.bias, problem.relu);
-  switch (problem.out_type) {
-    case MatmulOutput::kFloat32:
-      from_float(v, static_cast<float*>(problem.out)[index]);
-      return;
-    case MatmulOutput::kFloat16:
-      from_float(v, static_cast<__half*>(problem.out)[index]);
-      return;
-    case MatmulOutput::kBFloat16:
-      from_float(v, static_cast<__nv_bfloat16*>(problem.out)[index]);
-      return;
-    default:  // int8 and uint8 differ in their range alone
-      static_cast<uint8_t*>(problem.out)[index] = static_cast<uint8_t>(
-          quantize<QuantizeMode::kOnnx>(v, column.out_scale, column.out_zero_point, problem.range));
+  if (size_of(problem.out_type) == 4) {
+    const Vector<uint32_t, kResultsOfVector> words{{bits[0], bits[1], bits[2], bits[3]}};
+    store_vector(words, static_cast<uint32_t*>(problem.out) + index);
+  } else if (size_of(problem.out_type) == 2) {
+    const Vector<uint16_t, kResultsOfVector> halves{
+        {__byte_perm(bits[0], bits[1], 0x5410), __byte_perm(bits[2], bits[3], 0x5410)}};
+    store_vector(halves, static_cast<uint16_t*>(problem.out) + index);
+  } else {
+    store_vector(pack_bytes(bits), static_cast<uint8_t*>(problem.out) + index);
   }
 }
 

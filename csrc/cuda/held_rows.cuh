@@ -66,19 +66,6 @@ struct HeldPart {
   __device__ __forceinline__ int count(int u) const { return max(min(kVector, length - begin(u)), 0); }
 };
 
-// Elements begin, begin + 1, ... of a row, `step` apart in memory: the first `count` of kCount, and zeros.
-template <int kCount, class T>
-__device__ __forceinline__ Vector<T, kCount> load_of_row(const T* __restrict__ row, int64_t step, int begin,
-                                                         int count) {
-  const T* from = row + begin * step;
-  if (count == kCount && step == 1 && misalignment<kCount>(from) == 0) return load_vector<kCount>(from);
-  Vector<T, kCount> vector{};
-#pragma unroll
-  for (int i = 0; i < kCount; ++i, from += step)
-    if (i < count) vector.put(i, *from);
-  return vector;
-}
-
 // The held numbers to codes, with the parameters of their row. A number that stands for no element is 0 or NaN.
 template <class T>
 __device__ __forceinline__ void quantize_held(const HeldFloats<T>& y, const HeldPart<kWidest<T>>& part,

@@ -7,6 +7,7 @@
 
 #include "arguments.h"
 #include "matmul_problem.h"
+#include "plan.h"
 
 namespace quaver {
 
@@ -27,7 +28,18 @@ int64_t sum_codes_scratch(const SumArguments& arguments);
 [[nodiscard]] cudaError_t launch_sum_codes(const SumArguments& arguments, void* scratch, cudaStream_t stream);
 
 // Zero points need their sums: b_sum where a_zero_point is given, a_sum where b_zero_point is.
-[[nodiscard]] cudaError_t launch_matmul(const MatmulProblem& problem, cudaStream_t stream);
+[[nodiscard]] cudaError_t choose_matmul(const MatmulProblem& problem, MatmulPlan& plan);
+[[nodiscard]] cudaError_t launch_matmul(const MatmulProblem& problem, const MatmulPlan& plan, void* scratch,
+                                        cudaStream_t stream);
+[[nodiscard]] cudaError_t launch_matmul_gemv(const MatmulProblem& problem, const MatmulPlan& plan, cudaStream_t stream);
+[[nodiscard]] cudaError_t launch_matmul_sm80_int8(const MatmulProblem& problem, const MatmulPlan& plan,
+                                                  cudaStream_t stream);
+[[nodiscard]] cudaError_t launch_matmul_sm80_uint8(const MatmulProblem& problem, const MatmulPlan& plan,
+                                                   cudaStream_t stream);
+
+// How many blocks int8_linear's only kernel is to have, or 0 where it takes several: quantization, then a product.
+[[nodiscard]] cudaError_t choose_linear(const LinearProblem& linear, int32_t& blocks);
+[[nodiscard]] cudaError_t launch_linear_gemv(const LinearProblem& linear, int32_t blocks, cudaStream_t stream);
 
 [[nodiscard]] cudaError_t launch_requantize(const RequantizeArguments& arguments, cudaStream_t stream);
 

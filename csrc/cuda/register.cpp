@@ -5,7 +5,9 @@
 
 #include <algorithm>
 
+#include "bindings/matmul_argument.h"
 #include "cuda/launch.h"
+#include "cuda/tuned.h"
 #include "prepare.h"
 #include "prepare_linear.h"
 #include "prepare_matmul.h"
@@ -128,7 +130,11 @@ Tensor run(const MatmulArguments& arguments, MatmulProblem problem, const Tensor
   Tensor a_sum, b_sum;
   complete_sums(problem, arguments, a_sum, b_sum);
   fold_batch_into_rows(problem);
-  check_launch(arguments.op, launch_matmul(problem, stream_of(arguments.a)));
+  MatmulPlan plan;
+  check_launch(arguments.op, choose_matmul(problem, plan));
+  Tensor keeper;
+  void* const scratch = scratch_memory(arguments.a, scratch_bytes(shape_of(problem), plan.splits), keeper);
+  check_launch(arguments.op, launch_matmul(problem, plan, scratch, stream_of(arguments.a)));
   return out;
 }
 
@@ -210,10 +216,24 @@ Tensor fake_quantize_mask_cuda(const Outs<1>* given, const Tensor& x, const Tens
   return mask;
 }
 
+// False where several launches are to do it.
+bool run_in_one_launch(const LinearArguments& linear, const OptionalTensor& bias, bool symmetric) {
+  const DeviceGuard guard(device_index(linear.rows));
+  std::optional<LinearProblem> problem = linear_problem(linear, bias, symmetric);
+  if (!problem) return false;
+  int32_t blocks = 0;
+  check_launch("int8_linear", choose_linear(*problem, blocks));
+  if (blocks == 0) return false;
+  problem->product.out = linear.out.mutable_data_ptr();
+  check_launch("int8_linear", launch_linear_gemv(*problem, blocks, stream_of(linear.rows)));
+  return true;
+}
+
 Tensor int8_linear_cuda(const Outs<1>* given, const Tensor& x, const Tensor& weight_q, const Tensor& weight_scale,
                         OptionalTensor bias, OptionalTensor weight_sum, bool symmetric,
                         std::optional<ScalarType> dtype) {
   const LinearArguments linear = prepare_linear(x, weight_q, weight_scale, bias, weight_sum, symmetric, dtype, given);
+  if (run_in_one_launch(linear, bias, symmetric)) return linear.out;
   const auto [q, scale, zero_point, row_sum] =
       dynamic_quantize_cuda(nullptr, linear.rows, linear.token_scale_shape, symmetric, ScalarType::Char, std::nullopt,
                             std::nullopt, std::nullopt, false);
@@ -244,8 +264,49 @@ STABLE_TORCH_LIBRARY_IMPL(quaver, CUDA, m) {
   quaver::implement<quaver::int8_linear_cuda>(m, "int8_linear");
 }
 
+// For quaver/tuning.py; a matmul is what matmul_argument.h takes.
 namespace {
-PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C_cuda", "quaver's CUDA kernels.", -1, nullptr};
+
+// (matmul, kernel, parts of K): numbers of plan.h
+PyObject* set_matmul_plan(PyObject*, PyObject* arguments) {
+  quaver::MatmulArgument matmul{};
+  int kernel = 0, splits = 0;
+  if (!PyArg_ParseTuple(arguments, "O&ii", quaver::matmul_argument, &matmul, &kernel, &splits)) return nullptr;
+  if (quaver::set_tuned_plan(matmul.device, matmul.shape, static_cast<quaver::MatmulKernel>(kernel), splits))
+    Py_RETURN_NONE;
+  return PyErr_Format(PyExc_ValueError, "no kernel %d in %d parts can compute this matmul", kernel, splits);
+}
+
+PyObject* clear_matmul_plans(PyObject*, PyObject*) {
+  quaver::clear_tuned_plans();
+  Py_RETURN_NONE;
+}
+
+PyObject* last_matmul(PyObject*, PyObject*) {
+  const auto& [device, shape] = quaver::last_planned_matmul();
+  return Py_BuildValue("(iiLLLLii)", device.architecture, device.multiprocessors, static_cast<long long>(shape.m),
+                       static_cast<long long>(shape.n), static_cast<long long>(shape.k),
+                       static_cast<long long>(shape.batches), static_cast<int>(shape.a_layout),
+                       static_cast<int>(shape.b_layout));
+}
+
+PyObject* cuda_driver(PyObject*, PyObject*) {
+  int version = 0;
+  const cudaError_t error = cudaDriverGetVersion(&version);
+  if (error == cudaSuccess) return PyLong_FromLong(version);
+  return PyErr_Format(PyExc_RuntimeError, "cudaDriverGetVersion: %s", cudaGetErrorString(error));
+}
+
+PyMethodDef methods[] = {
+    {"set_matmul_plan", set_matmul_plan, METH_VARARGS, "A matmul's plan from now on; ValueError where it cannot be."},
+    {"clear_matmul_plans", clear_matmul_plans, METH_NOARGS, "Forgets every plan that was set."},
+    {"last_matmul", last_matmul, METH_NOARGS, "What this thread's last matmul was; zeros before there was one."},
+    {"cuda_driver", cuda_driver, METH_NOARGS, "The newest CUDA version that the driver serves, times 1000; 0: none."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C_cuda", "quaver's CUDA kernels.", -1, methods};
+
 }  // namespace
 
 PyMODINIT_FUNC PyInit__C_cuda(void) { return PyModule_Create(&module); }

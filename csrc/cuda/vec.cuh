@@ -88,8 +88,8 @@ __device__ __forceinline__ Vector<T, kCount> from_floats(const float (&value)[kC
 }
 
 // The lowest bytes of integers, side by side.
-template <int kCount>
-__device__ __forceinline__ Vector<uint8_t, kCount> pack_bytes(const int32_t (&value)[kCount]) {
+template <class T, int kCount>
+__device__ __forceinline__ Vector<uint8_t, kCount> pack_bytes(const T (&value)[kCount]) {
   static_assert(kCount % 4 == 0);
   Vector<uint8_t, kCount> vector;
 #pragma unroll
@@ -156,6 +156,19 @@ __device__ __forceinline__ void store_span(const Vector<T, kCount>& vector, T* _
 #pragma unroll
   for (int i = 0; i < kCount; ++i)
     if (i < count) to[i] = vector.get(i);
+}
+
+// Elements begin, begin + 1, ... of a row, `step` apart in memory: the first `count` of kCount, and zeros.
+template <int kCount, class T>
+__device__ __forceinline__ Vector<T, kCount> load_of_row(const T* __restrict__ row, int64_t step, int begin,
+                                                         int count) {
+  const T* from = row + begin * step;
+  if (count == kCount && step == 1 && misalignment<kCount>(from) == 0) return load_vector<kCount>(from);
+  Vector<T, kCount> vector{};
+#pragma unroll
+  for (int i = 0; i < kCount; ++i, from += step)
+    if (i < count) vector.put(i, *from);
+  return vector;
 }
 
 template <class T>

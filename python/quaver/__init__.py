@@ -4,6 +4,7 @@ from quaver import library  # noqa: F401 - defines torch.ops.quaver, which every
 
 # isort: split
 from quaver import fakes, quant_tool, reference, vmap  # noqa: F401 - what they register
+from quaver.explain import MatmulPlan, explain_matmul
 from quaver.library import build_info
 from quaver.model import quantize_model
 from quaver.nn import QuantLinear
@@ -24,23 +25,28 @@ from quaver.ops import (
 )
 from quaver.qparams import PerChannel, PerGroup, PerTensor, PerToken, QuantizationParams
 from quaver.selftest import selftest
+from quaver.tuning import TunedPlan, clear_tuning, load_tuning, tune_matmul
 from quaver.verify import VerificationError, backend, verify
 
 __version__ = build_info()["version"]
 
 __all__ = [
+    "MatmulPlan",
     "PerChannel",
     "PerGroup",
     "PerTensor",
     "PerToken",
     "QuantLinear",
     "QuantizationParams",
+    "TunedPlan",
     "VerificationError",
     "backend",
     "build_info",
     "choose_qparams",
+    "clear_tuning",
     "dequantize",
     "dynamic_quantize",
+    "explain_matmul",
     "fake_quantize",
     "fake_quantize_mask",
     "fakes",
@@ -48,6 +54,7 @@ __all__ = [
     "int8_matmul",
     "int8_matmul_dequantize",
     "int8_matmul_requantize",
+    "load_tuning",
     "quant_tool",
     "quantize",
     "quantize_model",
@@ -56,5 +63,6 @@ __all__ = [
     "rms_norm_quantize",
     "selftest",
     "silu_mul_quantize",
+    "tune_matmul",
     "verify",
 ]

@@ -1,6 +1,7 @@
 # The public names with their types; their docstrings are where they are defined.
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from os import PathLike
 from typing import Any, Literal, TypeAlias, overload
 
 import torch
@@ -9,11 +10,13 @@ from torch import Tensor
 from quaver import fakes as fakes
 from quaver import quant_tool as quant_tool
 from quaver import reference as reference
+from quaver.explain import MatmulPlan as MatmulPlan
 from quaver.qparams import PerChannel as PerChannel
 from quaver.qparams import PerGroup as PerGroup
 from quaver.qparams import PerTensor as PerTensor
 from quaver.qparams import PerToken as PerToken
 from quaver.qparams import QuantizationParams as QuantizationParams
+from quaver.tuning import TunedPlan as TunedPlan
 from quaver.verify import VerificationError as VerificationError
 
 __version__: str
@@ -269,6 +272,7 @@ def rms_norm_quantize(
     return_row_sum: Literal[True],
     out: tuple[Tensor, QuantizationParams, Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, QuantizationParams, Tensor, Tensor]: ...
+def explain_matmul(a: Tensor, b: Tensor, gpu: str = "A100", *, out_dtype: torch.dtype = ...) -> MatmulPlan: ...
 def selftest(seconds: float = 60, *, device: torch.device | str | None = None, seed: int = 0) -> None: ...
 @overload
 def silu_mul_quantize(
@@ -294,4 +298,7 @@ def silu_mul_quantize(
     return_row_sum: Literal[True],
     out: tuple[Tensor, QuantizationParams, Tensor] | None = None,
 ) -> tuple[Tensor, QuantizationParams, Tensor]: ...
+def clear_tuning() -> None: ...
+def load_tuning(path: str | PathLike[str]) -> int: ...
+def tune_matmul(a: Tensor, b: Tensor, *, path: str | PathLike[str] | None = None) -> TunedPlan: ...
 def verify() -> AbstractContextManager[object]: ...

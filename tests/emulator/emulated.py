@@ -34,6 +34,7 @@ WRAPPED = (
     "torch_stream_native_handle",
     "torch_get_const_data_ptr",
     "torch_get_mutable_data_ptr",
+    "_ZN6quaver13choose_matmulERKNS_13MatmulProblemERNS_10MatmulPlanE",
 )
 
 
@@ -69,8 +70,7 @@ def library():
     texts += build._texts(*runtime.SOURCES, runtime.HEADER, "toolkit.py", "seams.cpp")
     digest = build._digest(*texts, *cxx_flags, *nvcc_flags, torch.__version__, build.core().name)
     path = build.CACHE / f"libquaver_emulated_{digest}.so"
-    if not path.exists():
-        _build_library(path, nvcc, cxx_flags, nvcc_flags)
+    build.once(path, lambda: _build_library(path, nvcc, cxx_flags, nvcc_flags))
     _define_ops()
     torch.ops.load_library(path)
     return ctypes.CDLL(str(path))
@@ -94,7 +94,7 @@ def _build_library(path, nvcc, cxx_flags, nvcc_flags):
     ours = [build.HERE / name for name in ("seams.cpp", *runtime.SOURCES)]
     commands = {
         **dict.fromkeys(sorted((ROOT / "csrc" / "cuda").glob("*.cu")), device),
-        **dict.fromkeys([ROOT / "csrc" / "cuda" / "register.cpp", *ours], host),
+        **dict.fromkeys([*sorted((ROOT / "csrc" / "cuda").glob("*.cpp")), *ours], host),
     }
     wraps = [f"-Wl,--wrap={name}" for name in WRAPPED]
     torch_library = [f"-L{torch_home / 'lib'}", "-ltorch_cpu"]
@@ -175,6 +175,16 @@ def device(name="sm_80", seed=0, index=0, stream=0):
         library().emulator_set_place(0, 0)
         state.pretend(before[0])
         state.seed, state.runs, state.failure = before[1:]
+
+
+@contextlib.contextmanager
+def matmul_plan(kernel, splits=1):
+    """Matmuls run the kernel of this number (csrc/cuda/plan.h) in so many parts of K; below 0, what their plan says."""
+    library().emulator_set_matmul_plan(kernel, splits)
+    try:
+        yield
+    finally:
+        library().emulator_set_matmul_plan(-1, 1)
 
 
 @contextlib.contextmanager

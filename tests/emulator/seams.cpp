@@ -11,6 +11,7 @@
 #include <cstring>
 #include <vector>
 
+#include "cuda/launch.h"
 #include "machine.h"
 
 namespace {
@@ -22,6 +23,10 @@ int misplaced = 0;            // streams that were asked for while another devic
 // Where tensors are pretended to be, and the number of the stream that is current there.
 int32_t place = 0;
 int32_t stream_number = 0;
+
+// What matmuls do in their plans' place; a kernel below 0 leaves them alone.
+int32_t matmul_kernel = -1;
+int32_t matmul_splits = 1;
 
 // What stands for a stream: its device and its number, one more each, so that no stream is the null stream.
 uint64_t handle_of(int32_t device, int32_t number) {
@@ -71,6 +76,11 @@ __attribute__((visibility("default"))) int emulator_take_misplaced() {
 __attribute__((visibility("default"))) void emulator_set_place(int32_t device, int32_t stream) {
   place = device;
   stream_number = stream;
+}
+
+__attribute__((visibility("default"))) void emulator_set_matmul_plan(int32_t kernel, int32_t splits) {
+  matmul_kernel = kernel;
+  matmul_splits = splits;
 }
 
 __attribute__((visibility("default"))) uint64_t emulator_stream(int32_t device, int32_t stream) {
@@ -127,6 +137,19 @@ AOTITorchError __real_torch_get_mutable_data_ptr(AtenTensorHandle, void**);
 AOTITorchError __wrap_torch_get_mutable_data_ptr(AtenTensorHandle tensor, void** data) {
   const AOTITorchError error = __real_torch_get_mutable_data_ptr(tensor, data);
   if (error == 0) note(tensor, *data, false);
+  return error;
+}
+
+// quaver::choose_matmul
+cudaError_t __real__ZN6quaver13choose_matmulERKNS_13MatmulProblemERNS_10MatmulPlanE(const quaver::MatmulProblem&,
+                                                                                    quaver::MatmulPlan&);
+cudaError_t __wrap__ZN6quaver13choose_matmulERKNS_13MatmulProblemERNS_10MatmulPlanE(
+    const quaver::MatmulProblem& problem, quaver::MatmulPlan& plan) {
+  const cudaError_t error = __real__ZN6quaver13choose_matmulERKNS_13MatmulProblemERNS_10MatmulPlanE(problem, plan);
+  if (matmul_kernel >= 0) {
+    plan.kernel = static_cast<quaver::MatmulKernel>(matmul_kernel);
+    plan.splits = quaver::splits_of(problem.k, matmul_splits);
+  }
   return error;
 }
 
