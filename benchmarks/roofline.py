@@ -1,0 +1,74 @@
+"""python -m benchmarks.roofline: which kernel the plan takes for the layers of a few models, and what bounds it.
+
+Bounds from published peaks, for four cards; nothing is measured, and no GPU is needed. Writes benchmarks/ROOFLINE.md.
+"""
+
+from pathlib import Path
+
+import torch
+
+import quaver
+
+PAGE = Path(__file__).parent / "ROOFLINE.md"
+CARDS = ("A100", "L40S", "RTX 4090", "T4")
+ROWS = (1, 8, 16, 17, 64, 256, 2048, 8192)
+# {model: {layer: (N, K)}}
+LAYERS = {
+    "Llama-3-8B": {
+        "q, k, v": (6144, 4096),
+        "output": (4096, 4096),
+        "gate, up": (28672, 4096),
+        "down": (4096, 14336),
+    },
+    "Llama-3-70B, one of 8 GPUs": {
+        "q, k, v": (1280, 8192),
+        "output": (8192, 1024),
+        "gate, up": (7168, 8192),
+        "down": (8192, 3584),
+    },
+    "MiniLM-L6": {"q, k, v, output": (384, 384), "up": (1536, 384), "down": (384, 1536)},
+    "EfficientNet-B0, 1x1 convolutions": {
+        "expand 16": (96, 16),
+        "expand 24": (144, 24),
+        "project 144": (40, 144),
+        "expand 80": (480, 80),
+        "project 672": (112, 672),
+        "expand 192": (1152, 192),
+        "head": (1280, 320),
+    },
+}
+HEAD = """# Matmuls by the plan
+
+Which kernel `quaver.explain_matmul` names for a layer with M rows of activations, int8 in and float16 out: kernel,
+parts of K if more than one, how much of its rounds over the multiprocessors are results, and what bounds the product:
+`mem` the operands and the result at the card's published bandwidth, `mma` its operations at the published rate of the
+tensor cores, `issue` the plan's own instructions, where its tiles do more than the product needs. **These are bounds,
+not measurements: no GPU has run them.** Made by `python -m benchmarks.roofline`.
+"""
+
+
+def cell(card, m, n, k):
+    x, weight = (torch.empty(size, k, dtype=torch.int8, device="meta") for size in (m, n))
+    plan = quaver.explain_matmul(x, weight.t(), card, out_dtype=torch.float16)
+    parts = f" /{plan.splits}" if plan.splits > 1 else ""
+    return f"{plan.kernel}{parts} {plan.efficiency:.0%} {plan.bound}"
+
+
+def table(card):
+    head = "| layer | N x K | " + " | ".join(f"M = {m:,}" for m in ROWS) + " |"
+    lines = [head, "| --- " * (2 + len(ROWS)) + "|"]
+    for model, layers in LAYERS.items():
+        lines.append(f"| **{model}** " + "| " * (1 + len(ROWS)) + "|")
+        for layer, (n, k) in layers.items():
+            cells = " | ".join(cell(card, m, n, k) for m in ROWS)
+            lines.append(f"| {layer} | {n} x {k} | {cells} |")
+    return "\n".join(lines)
+
+
+def text():
+    return "\n".join([HEAD, *(f"## {card}\n\n{table(card)}\n" for card in CARDS)])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(text())
+    print(text())
