@@ -12,7 +12,7 @@ import torch
 
 from tests.emulator import Module, ptx
 from tests.mutants import report, runner, subjects
-from tests.mutants.explanations import ELEMENTWISE, HELD_ROWS, MATMUL_SIMT, REDUCTIONS, REQUANTIZE, TRITON
+from tests.mutants.explanations import ELEMENTWISE, HELD_ROWS, LINEARS, MATMULS, REDUCTIONS, REQUANTIZE, TRITON
 from tests.mutants.operators import NAMES, mutants_of
 
 SEEN = 0.95
@@ -41,8 +41,13 @@ def test_a_sample_of_mutants_of_tritons_kernels():
 
 
 @needs_nvcc
-def test_a_sample_of_mutants_of_our_matmul():
-    check(judged(subjects.op_subjects((), (torch.int8,), makers=(subjects.MATMULS,)), SAMPLE))
+def test_a_sample_of_mutants_of_our_matmuls():
+    check(judged(subjects.op_subjects((), (torch.int8,), makers=(subjects.MATMULS,)), SAMPLE_OF_MANY))
+
+
+@needs_nvcc
+def test_a_sample_of_mutants_of_int8_linear():
+    check(judged(subjects.op_subjects((torch.float32,), makers=(subjects.LINEARS,)), SAMPLE))
 
 
 @needs_nvcc
@@ -74,10 +79,26 @@ def test_every_mutant_of_tritons_kernels():
 
 @needs_nvcc
 @pytest.mark.deep
-def test_every_mutant_of_our_matmul_and_elementwise_kernels():
-    verdicts = judged(subjects.op_subjects(makers=(subjects.MATMULS, subjects.ELEMENTWISE)))
+def test_every_mutant_of_our_matmuls():
+    verdicts = judged(subjects.op_subjects(makers=(subjects.MATMULS,)))
     check(verdicts)
-    assert_used(verdicts, (*MATMUL_SIMT, *ELEMENTWISE))
+    assert_used(verdicts, MATMULS)
+
+
+@needs_nvcc
+@pytest.mark.deep
+def test_every_mutant_of_int8_linear():
+    verdicts = judged(subjects.op_subjects(makers=(subjects.LINEARS,)))
+    check(verdicts)
+    assert_used(verdicts, LINEARS)
+
+
+@needs_nvcc
+@pytest.mark.deep
+def test_every_mutant_of_our_elementwise_kernels():
+    verdicts = judged(subjects.op_subjects(makers=(subjects.ELEMENTWISE,)))
+    check(verdicts)
+    assert_used(verdicts, ELEMENTWISE)
 
 
 @needs_nvcc

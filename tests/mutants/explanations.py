@@ -2,8 +2,10 @@
 
 from .explanation import Explanation
 from .explanations_elementwise import ELEMENTWISE
+from .explanations_linear import LINEARS
+from .explanations_matmul import MATMULS
 from .explanations_reductions import REDUCTIONS
-from .explanations_requantize import REQUANTIZE, SATURATES
+from .explanations_requantize import REQUANTIZE
 from .explanations_rows import HELD_ROWS
 
 STEPS = "for first in range(0, k, tile_k)"
@@ -71,30 +73,4 @@ TRITON = (
     ),
 )  # fmt: skip
 
-SIMT = "matmul_simt_kernel"
-TILES = "for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x)"
-K_STEPS = "for (int64_t k = 0; k < problem.k; k += Tile::kK)"
-WORDS = "for (int i = threadIdx.x; i < kLines * SimtTile::kWords; i += kThreads)"
-GRID = "the launcher never starts more blocks than there are tiles"
-NO_K = "a step more, at K or with K = 0: every word is masked to zeros, which add nothing"
-TWO_WORDS = "a thread loads two words of a tile, both of them in the loop's one round: it never goes back"
-
-MATMUL_SIMT = (
-    Explanation(SIMT, "widen compare", TILES, r"^setp\.ge", "", GRID),
-    Explanation(SIMT, "drop guard", TILES, r"^@%p\d+ bra", "for no thread", GRID),
-    Explanation(SIMT, "drop guard", K_STEPS, r"^@%p\d+ bra", "for no thread", NO_K),
-    Explanation(SIMT, "widen compare", K_STEPS, r"^setp\.lt", "", NO_K),
-    Explanation(SIMT, "drop guard", WORDS, r"^@%p\d+ bra", "for no thread", TWO_WORDS, most=2),
-    Explanation(SIMT, "widen index", WORDS, r"^add\.s32 .*, 512;", "512 -> 513", TWO_WORDS, most=2),
-    Explanation(
-        SIMT, "drop guard", "if (dim < problem.batch_dims)", r"^@%p\d+ bra", "for no thread",
-        "the strides of batch dimensions that are not there are 0, whatever the index in them",
-    ),
-    Explanation(
-        SIMT, "shrink shared", "", r"^\.shared smem_[ab]$", "2172 of 2176",
-        "the last four words of a tile are padding, which nobody touches", most=2,
-    ),
-    Explanation(SIMT, "widen compare", "if (shift > 30)", r", 30;", "gt -> ge", SATURATES, most=16),
-)  # fmt: skip
-
-EXPLANATIONS = (*TRITON, *MATMUL_SIMT, *ELEMENTWISE, *REDUCTIONS, *REQUANTIZE, *HELD_ROWS)
+EXPLANATIONS = (*TRITON, *MATMULS, *ELEMENTWISE, *REDUCTIONS, *REQUANTIZE, *HELD_ROWS, *LINEARS)

@@ -6,12 +6,15 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cache
 
+from quaver.explain import KERNELS
 from tests import triton_kernels
 from tests.emulator import Module, build, isa, ptx
 from tests.emulator.module import Kernel, _three
 
-from . import cases, elementwise_cases
+from . import elementwise_cases
 from .cases import DEVICE
+from .linear_cases import linear_cases
+from .matmul_cases import matmul_cases
 from .operators import ORDERING, mutants_of
 from .reduction_cases import reduction_cases
 from .requantize_cases import requantize_cases
@@ -40,8 +43,8 @@ class Reach:
 class Subject:
     """A kernel with its cases, the cheapest first."""
 
-    name: str  # matmul_simt_kernel<int8, uint8>
-    family: str  # matmul_simt_kernel
+    name: str  # matmul_gemv_kernel<int8, uint8>
+    family: str  # matmul_gemv_kernel
     module: Module
     kernel: ptx.Kernel
     cases: list = field(default_factory=list)  # (case, its Reach)
@@ -127,7 +130,8 @@ def triton_subjects():
 
 
 # What makes cases, and which kernels' names they are for.
-MATMULS = (cases.every_case, "matmul_")
+MATMULS = (matmul_cases, "matmul_")
+LINEARS = (linear_cases, "linear_")
 ELEMENTWISE = (lambda *dtypes: elementwise_cases.every_case(*dtypes[:1]), "quantize_|dequantize_|fake_|dynamic_")
 REDUCTIONS = (reduction_cases, "reduce_")
 REQUANTIZE = (requantize_cases, "requantize_")
@@ -135,7 +139,7 @@ ROWS = (row_cases, "rms_norm_|silu_mul_")
 
 
 @cache
-def op_subjects(*dtypes, makers=(MATMULS, ELEMENTWISE, REDUCTIONS, REQUANTIZE, ROWS)):
+def op_subjects(*dtypes, makers=(MATMULS, LINEARS, ELEMENTWISE, REDUCTIONS, REQUANTIZE, ROWS)):
     """The kernels that quaver's ops launch, found by watching them; of some dtypes: those of floats, those of codes."""
     subjects = {}
     for case, family in [(case, family) for make, family in makers for case in make(*dtypes)]:
@@ -181,17 +185,19 @@ def _represent(subjects):
 
 @cache
 def readable(mangled):
-    """matmul_simt_kernel<int8, uint8> of _ZN6quaver..."""
+    """matmul_sm80_kernel<small, int8, uint8> of _ZN6quaver..."""
     text = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=True).stdout.strip()
     match = re.search(r"(\w+)(?:<(.*)>)?\((?!quaver::\w+\)\d|anonymous)", text)
     name, arguments = match.groups()
     overload = re.search(r"quaver::(Vectors|Each|Columns|Elements)Plan\b", text)
     if overload:
         name += f" of {overload.group(1).lower()}"
+    tile = r"quaver::MmaTile<\(quaver::MatmulKernel\)(\d), \d+, \d+ ?>, quaver::\(anonymous namespace\)::\w+"
+    arguments = re.sub(tile, lambda found: KERNELS[int(found.group(1))], arguments or "")
     words = {"(quaver::CodeType)0": "int8", "(quaver::CodeType)1": "uint8"}
     words |= {"unsigned char": "uint8", "signed char": "int8", "__half": "float16", "__nv_bfloat16": "bfloat16"}
     words |= {"(quaver::QuantizeMode)0": "onnx", "(quaver::QuantizeMode)1": "affine"}
     words |= {"(quaver::QuantizeMode)2": "reciprocal"}
     for long, short in words.items():
-        arguments = (arguments or "").replace(long, short)
+        arguments = arguments.replace(long, short)
     return f"{name}<{arguments}>" if arguments else name
