@@ -3,7 +3,8 @@
 A time is the median of the turns, with its quartiles. Inputs are random, never zeros, and a result that is one value
 everywhere is refused. A call is timed as a user makes it, its Python part and the allocation of its result included, on
 warm data. Other work on the machine spoils the times, however many turns are taken: the load is printed before and
-after, and a second run tells. The clock knows the CPU only: work on a GPU goes on after a call has returned.
+after, and a second run tells. On a GPU a call's kernels are timed, between two events of its stream, with nothing of
+the operands in the L2 cache and with the host far enough ahead that no kernel waits for its launch.
 """
 
 import argparse
@@ -82,17 +83,38 @@ def milliseconds(function):
     return 1e3 * (time.perf_counter() - start)
 
 
+class GpuClock:
+    """Milliseconds of a call's kernels."""
+
+    L2_BYTES = 2**28  # more than any GPU's L2 cache holds
+    AHEAD = 10**6  # cycles, a fraction of a millisecond, in which the host launches what is timed
+
+    def __init__(self, device):
+        self.flush = torch.empty(self.L2_BYTES, dtype=torch.int8, device=device)
+
+    def __call__(self, function):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self.flush.zero_()
+        torch.cuda._sleep(self.AHEAD)
+        begin.record()
+        function()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end)
+
+
 def summary(times):
     low, median, high = statistics.quantiles(times, n=4, method="inclusive")
     return Timing(low, median, high)
 
 
-def compare(exact, near=None):
+def compare(exact, near=None, clock=milliseconds):
     """{name: Timing} of functions without arguments.
 
     Arguments:
         exact: {name: function}; all must give the same bits.
         near: {name: function} whose results are only near to those: a float computation of the same thing.
+        clock: what gives a call's milliseconds.
     """
     near = near or {}
     expected = next(iter(exact.values()))()
@@ -108,7 +130,7 @@ def compare(exact, near=None):
         if turn >= LEAST_TURNS and time.perf_counter() - start > SECONDS:
             break
         for name, function in candidates.items():
-            times[name].append(milliseconds(function))
+            times[name].append(clock(function))
     return {name: summary(values) for name, values in times.items()}
 
 
@@ -123,10 +145,12 @@ def processor():
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def announce(title):
+def announce(title, device="cpu"):
     """What is measured, on what, when, and by which command."""
     info = quaver.build_info()
     print(f"\n{title}")
+    if torch.device(device).type == "cuda":
+        print(f"device: {torch.cuda.get_device_name(device)}, torch's CUDA {torch.version.cuda}")
     print(f"machine: {processor()}, kernels: {info['cpu_capability']}, threads: {torch.get_num_threads()}")
     print(f"quaver {info['version']}, torch {info['torch']}, Python {platform.python_version()}")
     print(f"date: {datetime.now(timezone.utc):%Y-%m-%d}, command: python -m {module_name()} {' '.join(sys.argv[1:])}")
