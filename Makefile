@@ -10,9 +10,9 @@ BUILT_FROM := setup.py pyproject.toml $(wildcard building/*.py) $(filter csrc/%,
 # The torches that the wheel is tested beside: the oldest that it serves, and a newer one, with CUDA.
 TORCHES := 2.13.0 2.14.1
 # The emulator compiles the kernels itself, and the rest looks at the sources: they say nothing of a wheel.
-NOT_OF_THE_WHEEL := emulat* evidence mutants house package install docs
+NOT_OF_THE_WHEEL := emulat* evidence mutants house package install docs on_gpu
 
-.PHONY: help demo test test-deep wheel test-wheel check format bench evidence docs clean
+.PHONY: help demo test test-deep wheel test-wheel check format bench evidence gpu-test gpu-bench docs clean
 help:
 	@echo "make demo    run a real sentence encoder in int8 and compare it with float32 and with the reference"
 	@echo "make test    build quaver and run every test"
@@ -21,14 +21,16 @@ help:
 	@echo "make check   formatting and lint"
 	@echo "make bench   time the ops against the pure-torch reference"
 	@echo "make evidence  count what the CUDA kernels do, with no GPU, and keep the table"
+	@echo "make gpu-test  on a machine with a GPU: the kernels on the real thing;  make gpu-bench  their times, beside torch's"
 	@echo "make docs    these functions and their pages as a site, into build/site; dead links are errors"
 	@echo "make format  apply the formatting;  make clean  remove what was built"
 
 demo: $(VENV)/demo
 	$(PYTHON) examples/sentence_encoder.py
 
+# Side by side; a worker whose tests are done takes over some of another's.
 test: $(VENV)/test
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # What takes too long for every change; its log is kept.
 test-deep: $(VENV)/test test-wheel
@@ -61,6 +63,11 @@ bench: $(VENV)/built
 
 evidence: $(VENV)/test
 	$(PYTHON) -m benchmarks.evidence
+
+# For a machine with a GPU; their logs are build/gpu-test.log and build/gpu-bench.log.
+gpu-test gpu-bench: gpu-%: $(VENV)/test
+	mkdir -p build
+	set -o pipefail; $(PYTHON) -m $(if $(filter test,$*),tests.on_gpu,benchmarks.bench_gpu) 2>&1 | tee build/gpu-$*.log
 
 docs: $(VENV)/docs
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
