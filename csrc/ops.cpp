@@ -3,6 +3,7 @@
 #include <Python.h>
 #include <torch/csrc/stable/library.h>
 
+#include <exception>
 #include <string>
 #include <vector>
 
@@ -89,6 +90,16 @@ PyObject* cpu_capability(PyObject*, PyObject*) {
   return PyUnicode_FromString(quaver::name_of(quaver::cpu_capability()));
 }
 
+PyObject* cpu_capabilities(PyObject*, PyObject*) {
+  PyObject* names = PyList_New(0);
+  for (const char* each : quaver::kCapabilityNames) {
+    PyObject* name = PyUnicode_FromString(each);
+    PyList_Append(names, name);
+    Py_DECREF(name);
+  }
+  return names;
+}
+
 // A matmul (matmul_argument.h) -> (kernel, parts of K, cycles in all, those to issue its instructions, blocks
 // that a multiprocessor holds at once).
 PyObject* plan_matmul(PyObject*, PyObject* arguments) {
@@ -137,6 +148,7 @@ PyObject* matmul_tiles(PyObject*, PyObject*) {
 
 PyMethodDef methods[] = {
     {"cpu_capability", cpu_capability, METH_NOARGS, "The instruction set that the CPU kernels run with."},
+    {"cpu_capabilities", cpu_capabilities, METH_NOARGS, "All that there are kernels for, from the least to the most."},
     {"plan_matmul", plan_matmul, METH_VARARGS, "Which kernel computes a matmul on a CUDA device, in how many parts."},
     {"matmul_plans", matmul_plans, METH_VARARGS,
      "What else could compute it, and what the plan's model makes of that."},
@@ -156,6 +168,12 @@ PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", "quaver's schemas and CPU ker
 #endif
 
 PyMODINIT_FUNC PyInit__C(void) {
+  try {
+    quaver::cpu_capability();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+    return nullptr;
+  }
   PyObject* self = PyModule_Create(&module);
   if (self == nullptr) return nullptr;
   PyModule_AddStringConstant(self, "built_with_torch", QUAVER_TORCH_VERSION);

@@ -12,8 +12,10 @@ namespace {
 Tensor run(MatmulProblem problem, const Tensor& out) {
   if (out.numel() == 0) return out;
   fold_batch_into_rows(problem);
-  torch::stable::parallel_for(0, tiles_of(problem), 1,
-                              [&](int64_t begin, int64_t end) { matmul_tiles(problem, begin, end); });
+  const MatmulTasks tasks(problem);
+  torch::stable::parallel_for(0, tasks.count(problem), tasks.grain(problem), [&](int64_t begin, int64_t end) {
+    MatmulThread(problem, tasks, nullptr, false).run(begin, end);
+  });
   return out;
 }
 

@@ -27,14 +27,8 @@ __attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-wid
 template <class Body>
 void vectorized(const Body& body) {
 #if defined(__x86_64__)
-  switch (cpu_capability()) {
-    case CpuCapability::kAvx512:
-      return run_avx512(body);
-    case CpuCapability::kAvx2:
-      return run_avx2(body);
-    default:
-      break;
-  }
+  if (cpu_capability() >= CpuCapability::kAvx512) return run_avx512(body);
+  if (cpu_capability() >= CpuCapability::kAvx2) return run_avx2(body);
 #endif
   body();
 }

@@ -111,13 +111,15 @@ def build_info():
     """What was built, and what it runs on here.
 
     Returns a dict: `version` of quaver; `torch` and `torch_built_with`, the torch running and the one that the
-    libraries were compiled against; `cpu_capability`, the instruction set that the CPU kernels use on this machine;
+    libraries were compiled against; `cpu_capability`, the instruction set that the CPU kernels use on this machine,
+    the best of "portable", "avx2", "avx_vnni", "avx512", "avx512_vnni" and "amx" that it has, up to the one that
+    QUAVER_CPU_CAPABILITY names in the environment;
     `cuda`, whether the CUDA kernels are loaded; and then `nvcc` and `cuda_architectures`, or else
     `cuda_unavailable_reason`.
 
     >>> import quaver
     >>> info = quaver.build_info()
-    >>> info["cpu_capability"] in ("avx512", "avx2", "portable")
+    >>> info["cpu_capability"] in ("amx", "avx512_vnni", "avx512", "avx_vnni", "avx2", "portable")
     True
     """
     info = {

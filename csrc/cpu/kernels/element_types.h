@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cpu/kernels/convert.h"
+#include "matmul_problem.h"
 #include "types.h"
 
 namespace quaver {
@@ -30,6 +31,24 @@ void with_type(CodeType type, const Body& body) {
     case CodeType::kInt8:
       return body(TypeTag<int8_t>{});
     case CodeType::kUint8:
+      return body(TypeTag<uint8_t>{});
+  }
+}
+
+template <class Body>
+void with_type(MatmulOutput type, const Body& body) {
+  switch (type) {
+    case MatmulOutput::kInt32:
+      return body(TypeTag<int32_t>{});
+    case MatmulOutput::kFloat32:
+      return body(TypeTag<float>{});
+    case MatmulOutput::kFloat16:
+      return body(TypeTag<Float16>{});
+    case MatmulOutput::kBFloat16:
+      return body(TypeTag<BFloat16>{});
+    case MatmulOutput::kInt8:
+      return body(TypeTag<int8_t>{});
+    case MatmulOutput::kUint8:
       return body(TypeTag<uint8_t>{});
   }
 }

@@ -1,240 +1,238 @@
-// matmul.h: one tile of an int8 matmul with its epilogue, ARITHMETIC.md (6)-(8) and (10). No torch header.
+// matmul.h: an int8 matmul with its epilogue, ARITHMETIC.md (6)-(8) and (10), in blocks of 32 rows and 32 columns. No
+// torch header.
 //
-// Codes less their zero points are packed as int16, so that one inner loop serves every signedness and every zero
-// point. Exact: the bound on K that the ops check is the bound of these sums.
+// A task is a panel of b (panels.h) and a chunk of a's rows that stays in a core's second cache. A block's products go
+// through the epilogue at once: no matrix of them is ever in memory.
 #pragma once
 
 #include <algorithm>
-#include <type_traits>
-#include <vector>
+#include <memory>
+#include <optional>
 
-#include "arith.h"
-#include "cpu/kernels/element_types.h"
+#include "cpu/kernels/epilogue.h"
+#include "cpu/kernels/epilogue_avx512.h"
+#include "cpu/kernels/matmul_rows.h"
 #include "cpu/kernels/multiply.h"
-#include "cpu/simd.h"
-#include "matmul_problem.h"
+#include "cpu/kernels/multiply_amx.h"
+#include "cpu/kernels/panels.h"
 
 namespace quaver {
 
-struct MatmulTile {
-  static constexpr int kRows = 256;
-  static constexpr int kColumns = kTileColumns;
-  static constexpr int kDepth = 1024;  // packed, a tile of a is 512 KiB and one of b 128 KiB: a core's second cache
+// How a matmul is cut, in the order in which a thread takes the tasks: panels fastest, then chunks, then batches.
+struct MatmulTasks {
+  static constexpr int64_t kChunkBytes = 1 << 20;  // half of a second cache
+  static constexpr int64_t kMostRows = 512;
+  static constexpr int64_t kProductsPerThread = 1 << 22;  // what is worth a thread
+
+  int64_t rows;  // of a chunk
+  int64_t chunks;
+  int64_t panels;
+
+  explicit MatmulTasks(const MatmulProblem& problem) {
+    const int64_t fit = kChunkBytes / pitch_of(problem.k) / kBlockRows * kBlockRows;
+    rows = std::min(std::clamp<int64_t>(fit, kBlockRows, kMostRows), problem.m);
+    chunks = (problem.m + rows - 1) / rows;
+    panels = Panel::count(problem.n);
+  }
+
+  int64_t count(const MatmulProblem& problem) const { return problem.batches() * chunks * panels; }
+  int64_t grain(const MatmulProblem& problem) const {
+    const int64_t products = rows * Panel::kColumns * std::max<int64_t>(problem.k, 1);
+    return std::max<int64_t>(kProductsPerThread / products, 1);
+  }
 };
 
-// What one thread works in; made once for all of its tiles.
-struct MatmulScratch {
-  std::vector<int16_t> a = std::vector<int16_t>(MatmulTile::kRows * MatmulTile::kDepth);
-  std::vector<int16_t> b = std::vector<int16_t>(MatmulTile::kColumns * MatmulTile::kDepth);
-  int32_t acc[MatmulTile::kRows][MatmulTile::kColumns];
-};
-
-// A tile's place in the problem: its batch as strides' multiples, its first row and column, its extent.
-struct TilePlace {
-  int64_t batch[kMaxBatchDims];
-  int64_t row, column;
-  int rows, columns;
-};
-
-inline int64_t batch_offset(const int64_t (&stride)[kMaxBatchDims], const TilePlace& place, int dims) {
-  int64_t offset = 0;
-  for (int dim = 0; dim < dims; ++dim) offset += place.batch[dim] * stride[dim];
-  return offset;
-}
-
-// A tile's values of a row or column argument, brought side by side; `absent` where the argument was not given.
-template <class T, int kCount>
-void gather(const VectorView<T>& view, const TilePlace& place, int dims, int64_t first, int count, T absent,
-            T (&values)[kCount]) {
-  const T* data = view.data ? view.data + batch_offset(view.batch_stride, place, dims) + first * view.stride : nullptr;
-  for (int i = 0; i < count; ++i) values[i] = data ? data[i * view.stride] : absent;
-}
-
-// Rows of a, `depth` codes each, less the row's zero point: [rows][width] int16, padded with zeros.
-template <class Code>
-inline __attribute__((always_inline)) void pack_rows(const Code* codes, int64_t row_stride, int64_t k_stride, int rows,
-                                                     int depth, const int32_t* zero_point, int16_t* packed, int width) {
-  const int padded = (rows + kRowsAtOnce - 1) / kRowsAtOnce * kRowsAtOnce;
-  std::fill(packed + static_cast<int64_t>(rows) * width, packed + static_cast<int64_t>(padded) * width, int16_t{0});
-  for (int row = 0; row < rows; ++row) {
-    int16_t* __restrict to = packed + static_cast<int64_t>(row) * width;
-    const Code* __restrict from = codes + row * row_stride;
-    const int32_t zero = zero_point[row];
-    const auto loop = [&](auto step) QUAVER_INLINE {
-      for (int k = 0; k < depth; ++k) to[k] = static_cast<int16_t>(wrapping_subtract(from[k * step], zero));
-    };
-    if (k_stride == 1) {
-      loop(std::integral_constant<int64_t, 1>{});
-    } else {
-      loop(k_stride);
-    }
-    if (depth < width) to[depth] = 0;
+inline void batch_index(const MatmulProblem& problem, int64_t batch, BatchIndex& index) {
+  for (int dim = kMaxBatchDims - 1; dim >= 0; --dim) {
+    index[dim] = dim < problem.batch_dims ? batch % problem.batch_size[dim] : 0;
+    if (dim < problem.batch_dims) batch /= problem.batch_size[dim];
   }
 }
 
-// Columns of b, `depth` codes each, less the column's zero point: [width / 2][kTileColumns][2] int16, padded with
-// zeros.
-template <class Code>
-inline __attribute__((always_inline)) void pack_columns(const Code* codes, int64_t column_stride, int64_t k_stride,
-                                                        int columns, int depth, const int32_t* zero_point,
-                                                        int16_t* packed, int width) {
-  if (columns < kTileColumns || depth < width)
-    std::fill(packed, packed + static_cast<int64_t>(width) * kTileColumns, int16_t{0});
-  const auto place = [](int k, int column) QUAVER_INLINE { return ((k >> 1) * kTileColumns + column) * 2 + (k & 1); };
-  if (column_stride == 1) {
-    for (int k = 0; k < depth; ++k)
-      for (int column = 0; column < columns; ++column)
-        packed[place(k, column)] =
-            static_cast<int16_t>(wrapping_subtract(codes[k * k_stride + column], zero_point[column]));
-    return;
+// What a panel's columns bring; `panel` has the sums of their codes.
+inline void gather_columns(const MatmulProblem& problem, const BatchIndex& batch, int64_t first, const uint8_t* panel,
+                           ColumnValues& columns) {
+  const int count = static_cast<int>(std::min<int64_t>(problem.n - first, Panel::kColumns));
+  columns.first = first;
+  columns.count = count;
+  for (int n = count; n < Panel::kColumns; ++n) columns.scale[n] = columns.out_scale[n] = 1.0f;
+  gather(problem.b_scale, batch, first, count, 1.0f, columns.scale);
+  gather(problem.bias, batch, first, count, 0.0f, columns.bias);
+  gather(problem.out_scale, batch, first, count, 1.0f, columns.out_scale);
+  gather(problem.out_zero_point, batch, first, count, 0, columns.out_zero_point);
+  gather(problem.integer_bias, batch, first, count, 0, columns.integer_bias);
+  gather(problem.b_zero_point, batch, first, count, 0, columns.zero_point);
+  if (problem.b_sum.data != nullptr) {
+    gather(problem.b_sum, batch, first, count, 0, columns.sum);
+  } else {
+    std::memcpy(columns.sum, panel + Panel::steps(problem.k) * Panel::kStepBytes, sizeof columns.sum);
   }
-  for (int column = 0; column < columns; ++column) {
-    const Code* from = codes + column * column_stride;
-    const int32_t zero = zero_point[column];
-    for (int k = 0; k < depth; ++k)
-      packed[place(k, column)] = static_cast<int16_t>(wrapping_subtract(from[k * k_stride], zero));
-  }
+  for (int n = 0; n < count; ++n)
+    columns.sum[n] =
+        wrapping_subtract(columns.sum[n], wrapping_multiply(static_cast<int32_t>(problem.k), columns.zero_point[n]));
 }
 
-// Equations (7) and (8), or (10), over a row of the tile.
+inline PanelSource panel_source(const MatmulProblem& problem, const BatchIndex& batch, int64_t first) {
+  const MatrixView& b = problem.b;
+  return {static_cast<const uint8_t*>(b.data) + offset_of(batch, b.batch_stride) + first * b.column_stride,
+          b.row_stride,
+          b.column_stride,
+          problem.k,
+          static_cast<int>(std::min<int64_t>(problem.n - first, Panel::kColumns)),
+          problem.b_type};
+}
+
+using StoreBlock = void (*)(const StoredBlock& block);
+using MultiplyAndStore = void (*)(const BlockOfRows& a, const uint8_t* panel, int64_t steps, const StoredBlock& pending,
+                                  BlockSums& sums);
+
 template <class Out>
-struct Epilogue {
-  const MatmulProblem& problem;
-  const float* b_scale;
-  const float* bias;
-  const float* out_scale;
-  const int32_t* out_zero_point;
-  const int32_t* integer_bias;
+void store_block(const StoredBlock& block) {
+  vectorized([&]() QUAVER_INLINE {
+    const Epilogue<Out> epilogue(block);
+    for (int row = 0; row < block.rows; ++row) epilogue.row(row);
+  });
+}
 
-  inline __attribute__((always_inline)) void row(const int32_t* __restrict acc, float a_scale, int columns,
-                                                 Out* __restrict out) const {
-    constexpr bool kCodes = std::is_same_v<Out, int8_t> || std::is_same_v<Out, uint8_t>;
-    if (kCodes && problem.mode == RequantizeMode::kFixed) return fixed_row(acc, a_scale, columns, out);
-    const bool has_bias = problem.bias.data != nullptr;
-    for (int n = 0; n < columns; ++n) {
-      if constexpr (std::is_same_v<Out, int32_t>) {
-        out[n] = acc[n];
-      } else {
-        const float v = scale_product(acc[n], a_scale, b_scale[n], has_bias, bias[n], problem.relu);
-        if constexpr (kCodes) {
-          out[n] = static_cast<Out>(quantize<QuantizeMode::kOnnx>(v, out_scale[n], out_zero_point[n], problem.range));
-        } else {
-          from_float(v, out[n]);
-        }
-      }
+#if defined(__x86_64__)
+template <class Out>
+QUAVER_AVX512 void store_block_avx512(const StoredBlock& block) {
+  const EpilogueAvx512<Out> epilogue(block);
+  for (int row = 0; row < block.rows; ++row) epilogue.row(row);
+}
+
+template <class A, class B, class Out>
+void multiply_and_store_amx(const BlockOfRows& a, const uint8_t* panel, int64_t steps, const StoredBlock& pending,
+                            BlockSums& sums) {
+  if (a.rows <= 16) return multiply_tiles<A, B, 1, EpilogueAvx512<Out>>(a, panel, steps, pending, sums);
+  multiply_tiles<A, B, 2, EpilogueAvx512<Out>>(a, panel, steps, pending, sums);
+}
+#endif
+
+// What computes a matmul here: loops that multiply a block, and loops that store it; or, with AMX, those that do both.
+struct MatmulLoops {
+  bool moved = false;
+  MultiplyBlock multiply = nullptr;
+  StoreBlock store = nullptr;
+  MultiplyAndStore multiply_and_store = nullptr;
+
+  explicit MatmulLoops(const MatmulProblem& problem) {
+    const CpuCapability capability = cpu_capability();
+    moved = moves_codes(capability);
+    with_type(problem.a_type, [&](auto a_tag) {
+      with_type(problem.b_type, [&](auto b_tag) {
+        using A = typename decltype(a_tag)::type;
+        using B = typename decltype(b_tag)::type;
+        multiply = choose_multiply<A, B>(capability);
+        with_type(problem.out_type, [&](auto out_tag) {
+          using Out = typename decltype(out_tag)::type;
+          store = store_block<Out>;
+#if defined(__x86_64__)
+          if (capability >= CpuCapability::kAvx512) store = store_block_avx512<Out>;
+          if (capability == CpuCapability::kAmx) multiply_and_store = multiply_and_store_amx<A, B, Out>;
+#endif
+        });
+      });
+    });
+  }
+};
+
+// What one thread works with.
+class MatmulThread {
+ public:
+  // `packed`: b's panels one after another, or null; `padded`: as RowsOfA has it.
+  MatmulThread(const MatmulProblem& problem, const MatmulTasks& tasks, const uint8_t* packed, bool padded)
+      : problem_(problem),
+        tasks_(tasks),
+        loops_(problem),
+        packed_(packed),
+        chunk_({problem, padded, loops_.moved, loops_.multiply_and_store != nullptr}, tasks.rows) {
+    if (packed == nullptr) panel_ = uninitialized(Panel::bytes(problem.k));
+  }
+
+  void run(int64_t begin, int64_t end) {
+#if defined(__x86_64__)
+    std::optional<AmxTiles> tiles;
+    if (loops_.multiply_and_store != nullptr) tiles.emplace();
+#endif
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t chunk = task / tasks_.panels;
+      if (task == begin || task % tasks_.panels == 0) take_chunk(chunk);
+      multiply_panel(task % tasks_.panels, columns_[task % 2]);
     }
+    store_pending();
   }
 
  private:
-  inline __attribute__((always_inline)) void fixed_row(const int32_t* __restrict acc, float a_scale, int columns,
-                                                       Out* __restrict out) const {
-    if constexpr (sizeof(Out) == 1) {
-      for (int n = 0; n < columns; ++n) {
-        const FixedMultiplier multiplier = fixed_multiplier(a_scale, b_scale[n], out_scale[n]);
-        out[n] = static_cast<Out>(requantize_fixed(wrapping_add(acc[n], integer_bias[n]), multiplier, problem.relu,
-                                                   out_zero_point[n], problem.range));
+  const MatmulProblem& problem_;
+  const MatmulTasks& tasks_;
+  const MatmulLoops loops_;
+  const uint8_t* packed_;
+  MatmulChunk chunk_;
+  std::unique_ptr<uint8_t[]> panel_;
+  int64_t batch_number_ = 0;
+  BatchIndex batch_ = {};
+  int64_t first_row_ = 0;
+  ColumnValues columns_[2];  // of this panel, and of the one before, whose last block may be pending
+  alignas(64) BlockSums sums_[2];
+  int turn_ = 0;
+  StoredBlock pending_;
+
+  void take_chunk(int64_t chunk) {
+    store_pending();  // which needs what its rows bring
+    batch_number_ = chunk / tasks_.chunks;
+    first_row_ = chunk % tasks_.chunks * tasks_.rows;
+    batch_index(problem_, batch_number_, batch_);
+    chunk_.take(batch_, first_row_, std::min(tasks_.rows, problem_.m - first_row_));
+  }
+
+  const uint8_t* panel_at(int64_t panel) {
+    if (packed_ != nullptr) return packed_ + panel * Panel::bytes(problem_.k);
+    make_panel(panel_source(problem_, batch_, panel * Panel::kColumns), panel_.get());
+    return panel_.get();
+  }
+
+  void multiply_panel(int64_t number, ColumnValues& columns) {
+    const int64_t steps = Panel::steps(problem_.k);
+    const uint8_t* panel = panel_at(number);
+    gather_columns(problem_, batch_, number * Panel::kColumns, panel, columns);
+    MovedSums moved;
+    if (loops_.moved) of_moved_codes(panel + steps * Panel::kStepBytes, moved);
+    for (int64_t i = 0; i < chunk_.blocks(); ++i) {
+      const StoredBlock stored = stored_block(i, columns);
+      BlockSums& sums = sums_[turn_];
+      if (loops_.multiply_and_store != nullptr) {
+        if (pending_.problem == nullptr) pending_ = {&problem_, &columns, &chunk_.values(i), nullptr, nullptr, 0};
+        loops_.multiply_and_store(chunk_.block(i), panel, steps, pending_, sums);
+        pending_ = stored;
+        turn_ = 1 - turn_;
+      } else {
+        std::memcpy(moved.row, chunk_.moved_sums(i), sizeof moved.row);
+        loops_.multiply(chunk_.block(i), panel, steps, moved, sums);
+        loops_.store(stored);
       }
     }
   }
+
+  // MovedSums::column
+  void of_moved_codes(const uint8_t* panel_sums, MovedSums& moved) const {
+    std::memcpy(moved.column, panel_sums, sizeof moved.column);
+    const int32_t by = problem_.a_type == CodeType::kInt8 ? -128 : 0;
+    for (int32_t& sum : moved.column) sum = wrapping_multiply(sum, by);
+  }
+
+  StoredBlock stored_block(int64_t i, const ColumnValues& columns) const {
+    constexpr int kBytes[] = {4, 4, 2, 2, 1, 1};  // of MatmulOutput
+    const int64_t row = first_row_ + i * kBlockRows;
+    const int64_t place = (batch_number_ * problem_.m + row) * problem_.n + columns.first;
+    char* out = static_cast<char*>(problem_.out) + place * kBytes[static_cast<int>(problem_.out_type)];
+    return {&problem_, &columns, &chunk_.values(i), &sums_[turn_], out, chunk_.block(i).rows};
+  }
+
+  void store_pending() {
+    if (pending_.rows > 0) loops_.store(pending_);
+    pending_.rows = 0;
+  }
 };
-
-template <class A, class B>
-void accumulate_tile(const MatmulProblem& problem, const TilePlace& place, MatmulScratch& scratch) {
-  using Tile = MatmulTile;
-  const int dims = problem.batch_dims;
-  int32_t a_zero[Tile::kRows], b_zero[Tile::kColumns];
-  gather(problem.a_zero_point, place, dims, place.row, place.rows, 0, a_zero);
-  gather(problem.b_zero_point, place, dims, place.column, place.columns, 0, b_zero);
-  const A* a = static_cast<const A*>(problem.a.data) + batch_offset(problem.a.batch_stride, place, dims) +
-               place.row * problem.a.row_stride;
-  const B* b = static_cast<const B*>(problem.b.data) + batch_offset(problem.b.batch_stride, place, dims) +
-               place.column * problem.b.column_stride;
-  const MultiplyRows multiply_rows = choose_multiply_rows();
-  std::fill(&scratch.acc[0][0], &scratch.acc[0][0] + Tile::kRows * Tile::kColumns, 0);
-  vectorized([&]() QUAVER_INLINE {
-    for (int64_t k = 0; k < problem.k; k += Tile::kDepth) {
-      const int depth = static_cast<int>(std::min<int64_t>(Tile::kDepth, problem.k - k));
-      const int width = (depth + 1) / 2 * 2;
-      pack_rows(a + k * problem.a.column_stride, problem.a.row_stride, problem.a.column_stride, place.rows, depth,
-                a_zero, scratch.a.data(), width);
-      pack_columns(b + k * problem.b.row_stride, problem.b.column_stride, problem.b.row_stride, place.columns, depth,
-                   b_zero, scratch.b.data(), width);
-      for (int row = 0; row < place.rows; row += kRowsAtOnce)
-        multiply_rows(scratch.a.data() + row * width, scratch.b.data(), width / 2, scratch.acc[row]);
-    }
-  });
-}
-
-template <class Out>
-void store_tile(const MatmulProblem& problem, const TilePlace& place, int64_t batch, const MatmulScratch& scratch) {
-  using Tile = MatmulTile;
-  const int dims = problem.batch_dims;
-  float a_scale[Tile::kRows], b_scale[Tile::kColumns], bias[Tile::kColumns], out_scale[Tile::kColumns];
-  int32_t out_zero_point[Tile::kColumns], integer_bias[Tile::kColumns];
-  gather(problem.a_scale, place, dims, place.row, place.rows, 1.0f, a_scale);
-  gather(problem.b_scale, place, dims, place.column, place.columns, 1.0f, b_scale);
-  gather(problem.bias, place, dims, place.column, place.columns, 0.0f, bias);
-  gather(problem.out_scale, place, dims, place.column, place.columns, 1.0f, out_scale);
-  gather(problem.out_zero_point, place, dims, place.column, place.columns, 0, out_zero_point);
-  gather(problem.integer_bias, place, dims, place.column, place.columns, 0, integer_bias);
-  const Epilogue<Out> epilogue{problem, b_scale, bias, out_scale, out_zero_point, integer_bias};
-  Out* out = static_cast<Out*>(problem.out) + (batch * problem.m + place.row) * problem.n + place.column;
-  vectorized([&]() QUAVER_INLINE {
-    for (int row = 0; row < place.rows; ++row)
-      epilogue.row(scratch.acc[row], a_scale[row], place.columns, out + row * problem.n);
-  });
-}
-
-template <class Body>
-void with_type(MatmulOutput type, const Body& body) {
-  switch (type) {
-    case MatmulOutput::kInt32:
-      return body(TypeTag<int32_t>{});
-    case MatmulOutput::kFloat32:
-      return body(TypeTag<float>{});
-    case MatmulOutput::kFloat16:
-      return body(TypeTag<Float16>{});
-    case MatmulOutput::kBFloat16:
-      return body(TypeTag<BFloat16>{});
-    case MatmulOutput::kInt8:
-      return body(TypeTag<int8_t>{});
-    case MatmulOutput::kUint8:
-      return body(TypeTag<uint8_t>{});
-  }
-}
-
-inline int64_t tiles_of(const MatmulProblem& problem) {
-  const int64_t rows = (problem.m + MatmulTile::kRows - 1) / MatmulTile::kRows;
-  const int64_t columns = (problem.n + MatmulTile::kColumns - 1) / MatmulTile::kColumns;
-  return problem.batches() * rows * columns;
-}
-
-// Computes tiles [begin, end): rows of tiles vary fastest, so that neighbours share their part of b.
-inline void matmul_tiles(const MatmulProblem& problem, int64_t begin, int64_t end) {
-  using Tile = MatmulTile;
-  const int64_t row_tiles = (problem.m + Tile::kRows - 1) / Tile::kRows;
-  const int64_t column_tiles = (problem.n + Tile::kColumns - 1) / Tile::kColumns;
-  MatmulScratch scratch;
-  for (int64_t tile = begin; tile < end; ++tile) {
-    const int64_t batch = tile / (row_tiles * column_tiles);
-    TilePlace place{};
-    place.row = tile % row_tiles * Tile::kRows;
-    place.column = tile / row_tiles % column_tiles * Tile::kColumns;
-    place.rows = static_cast<int>(std::min<int64_t>(Tile::kRows, problem.m - place.row));
-    place.columns = static_cast<int>(std::min<int64_t>(Tile::kColumns, problem.n - place.column));
-    int64_t rest = batch;
-    for (int dim = problem.batch_dims - 1; dim >= 0; --dim) {
-      place.batch[dim] = rest % problem.batch_size[dim];
-      rest /= problem.batch_size[dim];
-    }
-    with_type(problem.a_type, [&](auto a_tag) {
-      with_type(problem.b_type, [&](auto b_tag) {
-        accumulate_tile<typename decltype(a_tag)::type, typename decltype(b_tag)::type>(problem, place, scratch);
-      });
-    });
-    with_type(problem.out_type,
-              [&](auto out_tag) { store_tile<typename decltype(out_tag)::type>(problem, place, batch, scratch); });
-  }
-}
 
 }  // namespace quaver

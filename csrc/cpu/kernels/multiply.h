@@ -1,116 +1,252 @@
-// multiply.h: int32 += int16 x int16 over packed operands, the inner loops of the CPU matmul. No torch header.
+// multiply.h: int32 sums of products of codes, a block of up to 32 rows of a by a panel of b (panels.h): the inner
+// loops of the CPU matmul, but for those of AMX. No torch header.
 //
-// b's codes lie in pairs along k, pair by pair for all columns of a tile, so that one multiply-add-pairs instruction
-// serves as many columns as it has int32 lanes and nothing is ever summed across lanes.
+// What multiplies bytes directly takes fours of unsigned by signed ones. Codes of other signs are moved by 128 first,
+// and the sums that this adds to the products are what the accumulators start with: no sign costs more than another.
+// Without such instructions codes are widened to 16 bits. Every sum is exact, as long as it fits.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
 #include "arith.h"
-#include "cpu/capability.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "cpu/kernels/panels.h"
 
 namespace quaver {
 
-inline constexpr int kTileColumns = 64;
-inline constexpr int kRowsAtOnce = 4;
+inline constexpr int kBlockRows = 32;
 
-// acc [kRowsAtOnce][kTileColumns] += a [kRowsAtOnce][2 * pairs] x b [pairs][kTileColumns][2]
-using MultiplyRows = void (*)(const int16_t* a, const int16_t* b, int pairs, int32_t* acc);
+using BlockSums = int32_t[kBlockRows][Panel::kColumns];
 
-inline void multiply_rows_portable(const int16_t* __restrict a, const int16_t* __restrict b, int pairs,
-                                   int32_t* __restrict acc) {
-  for (int row = 0; row < kRowsAtOnce; ++row) {
-    const int16_t* a_row = a + row * 2 * pairs;
-    int32_t* sums = acc + row * kTileColumns;
-    for (int pair = 0; pair < pairs; ++pair) {
-      const int32_t first = a_row[2 * pair];
-      const int32_t second = a_row[2 * pair + 1];
-      const int16_t* b_pair = b + pair * 2 * kTileColumns;
-      for (int n = 0; n < kTileColumns; ++n)
-        sums[n] = wrapping_add(sums[n], wrapping_add(wrapping_multiply(first, b_pair[2 * n]),
-                                                     wrapping_multiply(second, b_pair[2 * n + 1])));
+// Rows of a, whose codes are followed by zeros to a multiple of Panel::kStepCodes. With `moved` they are unsigned, int8
+// ones moved by 128.
+struct BlockOfRows {
+  const uint8_t* codes;
+  int64_t stride;
+  int rows;
+};
+
+// What products of moved codes start with: for column n and row m, column[n] + row[m].
+struct MovedSums {
+  int32_t column[Panel::kColumns];
+  int32_t row[kBlockRows];
+};
+
+using MultiplyBlock = void (*)(const BlockOfRows& a, const uint8_t* panel, int64_t steps, const MovedSums& moved,
+                               BlockSums& acc);
+
+inline uint32_t load_four(const uint8_t* codes) {
+  uint32_t four;
+  std::memcpy(&four, codes, sizeof four);
+  return four;
+}
+
+template <class A, class B>
+void multiply_portable(const BlockOfRows& a, const uint8_t* panel, int64_t steps, const MovedSums&, BlockSums& acc) {
+  for (int row = 0; row < a.rows; ++row) {
+    std::memset(acc[row], 0, sizeof acc[row]);
+    for (int64_t half = 0; half < 2 * steps; ++half) {
+      const uint8_t* const b = panel + half * Panel::kHalfBytes;
+      int32_t* __restrict sum = acc[row] + half % 2 * Panel::kHalf;
+      for (int four = 0; four < Panel::kHalf; ++four)
+        for (int column = 0; column < Panel::kHalf; ++column)
+          for (int i = 0; i < 4; ++i)
+            sum[column] += static_cast<A>(a.codes[row * a.stride + half / 2 * Panel::kStepCodes + four * 4 + i]) *
+                           static_cast<B>(b[(four * Panel::kHalf + column) * 4 + i]);
     }
   }
 }
 
 #if defined(__x86_64__)
 
-inline int32_t load_pair(const int16_t* pair) {
-  int32_t both;
-  std::memcpy(&both, pair, sizeof both);
-  return both;
+#define QUAVER_AVX2 __attribute__((target("avx2")))
+#define QUAVER_AVX_VNNI __attribute__((target("avx2,avxvnni")))
+#define QUAVER_AVX512_VNNI __attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
+
+template <class Code>
+QUAVER_AVX2 inline __m256i widened(__m128i codes) {
+  return std::is_same_v<Code, int8_t> ? _mm256_cvtepi8_epi16(codes) : _mm256_cvtepu8_epi16(codes);
 }
 
-// Sixteen accumulators: four rows of 64 columns.
-__attribute__((target("avx512f,avx512bw"))) inline void multiply_rows_avx512(const int16_t* a, const int16_t* b,
-                                                                             int pairs, int32_t* acc) {
-  constexpr int kLanes = 16;
-  constexpr int kVectors = kTileColumns / kLanes;
-  __m512i sum[kRowsAtOnce][kVectors];
-  for (int row = 0; row < kRowsAtOnce; ++row)
-    for (int v = 0; v < kVectors; ++v) sum[row][v] = _mm512_loadu_si512(acc + row * kTileColumns + v * kLanes);
-  for (int pair = 0; pair < pairs; ++pair) {
-    __m512i columns[kVectors];
-    for (int v = 0; v < kVectors; ++v) columns[v] = _mm512_loadu_si512(b + (pair * kTileColumns + v * kLanes) * 2);
-    for (int row = 0; row < kRowsAtOnce; ++row) {
-      const __m512i both = _mm512_set1_epi32(load_pair(a + (row * pairs + pair) * 2));
-      for (int v = 0; v < kVectors; ++v)
-        sum[row][v] = _mm512_add_epi32(sum[row][v], _mm512_madd_epi16(both, columns[v]));
-    }
-  }
-  for (int row = 0; row < kRowsAtOnce; ++row)
-    for (int v = 0; v < kVectors; ++v) _mm512_storeu_si512(acc + row * kTileColumns + v * kLanes, sum[row][v]);
+template <class Code>
+QUAVER_AVX512 inline __m512i widened(__m256i codes) {
+  return std::is_same_v<Code, int8_t> ? _mm512_cvtepi8_epi16(codes) : _mm512_cvtepu8_epi16(codes);
 }
 
-// Eight accumulators at a time: two halves of the columns, two rows of each.
-__attribute__((target("avx2"))) inline void multiply_rows_avx2(const int16_t* a, const int16_t* b, int pairs,
-                                                               int32_t* acc) {
-  constexpr int kLanes = 8;
-  constexpr int kVectors = kTileColumns / kLanes / 2;
-  constexpr int kRows = 2;
-  for (int first_row = 0; first_row < kRowsAtOnce; first_row += kRows) {
-    for (int first = 0; first < kTileColumns; first += kVectors * kLanes) {
-      __m256i sum[kRows][kVectors];
-      int32_t* sums = acc + first_row * kTileColumns + first;
-      for (int row = 0; row < kRows; ++row)
+// kRows rows by a half at a time. A product of fours is two neighbouring sums of pairs, which are added in the end.
+template <class A, class B, int kRows>
+QUAVER_AVX2 void multiply_rows_avx2(const uint8_t* a, int64_t stride, const uint8_t* panel, int64_t steps,
+                                    int32_t (*acc)[Panel::kColumns]) {
+  constexpr int kVectors = 4;  // of 4 columns
+  for (int first = 0; first < Panel::kColumns; first += Panel::kHalf) {
+    __m256i sum[kRows][kVectors] = {};
+    const uint8_t* b = panel + first / Panel::kHalf * Panel::kHalfBytes;
+    for (int64_t step = 0; step < steps; ++step, b += Panel::kStepBytes) {
+      for (int four = 0; four < Panel::kHalf; ++four) {
+        __m256i codes[kVectors];
         for (int v = 0; v < kVectors; ++v)
-          sum[row][v] = _mm256_loadu_si256(reinterpret_cast<__m256i*>(sums + row * kTileColumns + v * kLanes));
-      for (int pair = 0; pair < pairs; ++pair) {
-        const int16_t* b_pair = b + (pair * kTileColumns + first) * 2;
+          codes[v] = widened<B>(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b + four * 64 + v * 16)));
         for (int row = 0; row < kRows; ++row) {
-          const __m256i both = _mm256_set1_epi32(load_pair(a + ((first_row + row) * pairs + pair) * 2));
-          for (int v = 0; v < kVectors; ++v) {
-            const __m256i columns = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b_pair + v * kLanes * 2));
-            sum[row][v] = _mm256_add_epi32(sum[row][v], _mm256_madd_epi16(both, columns));
-          }
+          const uint32_t word = load_four(a + row * stride + step * Panel::kStepCodes + four * 4);
+          const __m256i same = widened<A>(_mm_set1_epi32(static_cast<int32_t>(word)));
+          for (int v = 0; v < kVectors; ++v)
+            sum[row][v] = _mm256_add_epi32(sum[row][v], _mm256_madd_epi16(same, codes[v]));
         }
       }
-      for (int row = 0; row < kRows; ++row)
-        for (int v = 0; v < kVectors; ++v)
-          _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + row * kTileColumns + v * kLanes), sum[row][v]);
+    }
+    for (int row = 0; row < kRows; ++row) {
+      for (int v = 0; v < kVectors; v += 2) {
+        const __m256i added = _mm256_hadd_epi32(sum[row][v], sum[row][v + 1]);  // within halves of vectors
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(acc[row] + first + v * 4),
+                            _mm256_permute4x64_epi64(added, 0xD8));
+      }
     }
   }
 }
 
+template <class A, class B, int kRows>
+QUAVER_AVX512 void multiply_rows_avx512(const uint8_t* a, int64_t stride, const uint8_t* panel, int64_t steps,
+                                        int32_t (*acc)[Panel::kColumns]) {
+  constexpr int kVectors = 4;  // of 8 columns
+  __m512i sum[kRows][kVectors] = {};
+  for (int64_t step = 0; step < steps; ++step, panel += Panel::kStepBytes) {
+    for (int four = 0; four < Panel::kHalf; ++four) {
+      __m512i codes[kVectors];
+      for (int v = 0; v < kVectors; ++v)
+        codes[v] = widened<B>(_mm256_loadu_si256(
+            reinterpret_cast<const __m256i*>(panel + v / 2 * Panel::kHalfBytes + four * 64 + v % 2 * 32)));
+      for (int row = 0; row < kRows; ++row) {
+        const uint32_t word = load_four(a + row * stride + step * Panel::kStepCodes + four * 4);
+        const __m512i same = widened<A>(_mm256_set1_epi32(static_cast<int32_t>(word)));
+        for (int v = 0; v < kVectors; ++v)
+          sum[row][v] = _mm512_add_epi32(sum[row][v], _mm512_madd_epi16(same, codes[v]));
+      }
+    }
+  }
+  const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i odd = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+  for (int row = 0; row < kRows; ++row) {
+    for (int v = 0; v < kVectors; v += 2) {
+      const __m512i first = _mm512_permutex2var_epi32(sum[row][v], even, sum[row][v + 1]);
+      const __m512i second = _mm512_permutex2var_epi32(sum[row][v], odd, sum[row][v + 1]);
+      _mm512_storeu_si512(acc[row] + v * 8, _mm512_add_epi32(first, second));
+    }
+  }
+}
+
+// The codes of a are moved already; those of b here.
+template <class B, int kRows>
+QUAVER_AVX_VNNI void multiply_rows_avx_vnni(const uint8_t* a, int64_t stride, const uint8_t* panel, int64_t steps,
+                                            const int32_t* column, const int32_t* row_sum,
+                                            int32_t (*acc)[Panel::kColumns]) {
+  constexpr int kVectors = 2;  // of 8 columns
+  const __m256i by = _mm256_set1_epi8(std::is_same_v<B, uint8_t> ? -128 : 0);
+  for (int first = 0; first < Panel::kColumns; first += Panel::kHalf) {
+    __m256i sum[kRows][kVectors];
+    for (int row = 0; row < kRows; ++row)
+      for (int v = 0; v < kVectors; ++v)
+        sum[row][v] = _mm256_add_epi32(_mm256_set1_epi32(row_sum[row]),
+                                       _mm256_loadu_si256(reinterpret_cast<const __m256i*>(column + first + v * 8)));
+    const uint8_t* b = panel + first / Panel::kHalf * Panel::kHalfBytes;
+    for (int64_t step = 0; step < steps; ++step, b += Panel::kStepBytes) {
+      for (int four = 0; four < Panel::kHalf; ++four) {
+        __m256i codes[kVectors];
+        for (int v = 0; v < kVectors; ++v)
+          codes[v] = _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + four * 64 + v * 32)), by);
+        for (int row = 0; row < kRows; ++row) {
+          const uint32_t word = load_four(a + row * stride + step * Panel::kStepCodes + four * 4);
+          const __m256i same = _mm256_set1_epi32(static_cast<int32_t>(word));
+          for (int v = 0; v < kVectors; ++v) sum[row][v] = _mm256_dpbusd_avx_epi32(sum[row][v], same, codes[v]);
+        }
+      }
+    }
+    for (int row = 0; row < kRows; ++row)
+      for (int v = 0; v < kVectors; ++v)
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(acc[row] + first + v * 8), sum[row][v]);
+  }
+}
+
+template <class B, int kRows>
+QUAVER_AVX512_VNNI void multiply_rows_avx512_vnni(const uint8_t* a, int64_t stride, const uint8_t* panel, int64_t steps,
+                                                  const int32_t* column, const int32_t* row_sum,
+                                                  int32_t (*acc)[Panel::kColumns]) {
+  constexpr int kVectors = 2;  // of 16 columns
+  const __m512i by = _mm512_set1_epi8(std::is_same_v<B, uint8_t> ? -128 : 0);
+  __m512i sum[kRows][kVectors];
+  for (int row = 0; row < kRows; ++row)
+    for (int v = 0; v < kVectors; ++v)
+      sum[row][v] = _mm512_add_epi32(_mm512_set1_epi32(row_sum[row]), _mm512_loadu_si512(column + v * 16));
+  for (int64_t step = 0; step < steps; ++step, panel += Panel::kStepBytes) {
+    for (int four = 0; four < Panel::kHalf; ++four) {
+      __m512i codes[kVectors];
+      for (int v = 0; v < kVectors; ++v)
+        codes[v] = _mm512_xor_si512(_mm512_loadu_si512(panel + v * Panel::kHalfBytes + four * 64), by);
+      for (int row = 0; row < kRows; ++row) {
+        const uint32_t word = load_four(a + row * stride + step * Panel::kStepCodes + four * 4);
+        const __m512i same = _mm512_set1_epi32(static_cast<int32_t>(word));
+        for (int v = 0; v < kVectors; ++v) sum[row][v] = _mm512_dpbusd_epi32(sum[row][v], same, codes[v]);
+      }
+    }
+  }
+  for (int row = 0; row < kRows; ++row)
+    for (int v = 0; v < kVectors; ++v) _mm512_storeu_si512(acc[row] + v * 16, sum[row][v]);
+}
+
+// Calls run(number of rows as a constant, first row) for all rows, kMost at a time and the rest by halves.
+template <int kMost, class Run>
+inline __attribute__((always_inline)) void in_groups(int rows, int first, const Run& run) {
+  for (; rows - first >= kMost; first += kMost) run(std::integral_constant<int, kMost>{}, first);
+  if constexpr (kMost > 1) in_groups<kMost / 2>(rows, first, run);
+}
+
+template <class A, class B>
+void multiply_avx2(const BlockOfRows& a, const uint8_t* panel, int64_t steps, const MovedSums&, BlockSums& acc) {
+  in_groups<2>(a.rows, 0, [&](auto rows, int first) {
+    multiply_rows_avx2<A, B, rows>(a.codes + first * a.stride, a.stride, panel, steps, acc + first);
+  });
+}
+
+template <class A, class B>
+void multiply_avx512(const BlockOfRows& a, const uint8_t* panel, int64_t steps, const MovedSums&, BlockSums& acc) {
+  in_groups<4>(a.rows, 0, [&](auto rows, int first) {
+    multiply_rows_avx512<A, B, rows>(a.codes + first * a.stride, a.stride, panel, steps, acc + first);
+  });
+}
+
+template <class B>
+void multiply_avx_vnni(const BlockOfRows& a, const uint8_t* panel, int64_t steps, const MovedSums& moved,
+                       BlockSums& acc) {
+  in_groups<4>(a.rows, 0, [&](auto rows, int first) {
+    multiply_rows_avx_vnni<B, rows>(a.codes + first * a.stride, a.stride, panel, steps, moved.column, moved.row + first,
+                                    acc + first);
+  });
+}
+
+template <class B>
+void multiply_avx512_vnni(const BlockOfRows& a, const uint8_t* panel, int64_t steps, const MovedSums& moved,
+                          BlockSums& acc) {
+  in_groups<8>(a.rows, 0, [&](auto rows, int first) {
+    multiply_rows_avx512_vnni<B, rows>(a.codes + first * a.stride, a.stride, panel, steps, moved.column,
+                                       moved.row + first, acc + first);
+  });
+}
+
 #endif
 
-inline MultiplyRows choose_multiply_rows() {
+// Whether a's codes are moved before they are multiplied.
+inline bool moves_codes(CpuCapability capability) {
+  return capability == CpuCapability::kAvxVnni || capability == CpuCapability::kAvx512Vnni;
+}
+
+template <class A, class B>
+MultiplyBlock choose_multiply(CpuCapability capability) {
 #if defined(__x86_64__)
-  switch (cpu_capability()) {
-    case CpuCapability::kAvx512:
-      return multiply_rows_avx512;
-    case CpuCapability::kAvx2:
-      return multiply_rows_avx2;
-    default:
-      break;
-  }
+  if (capability >= CpuCapability::kAvx512Vnni) return multiply_avx512_vnni<B>;
+  if (capability == CpuCapability::kAvx512) return multiply_avx512<A, B>;
+  if (capability == CpuCapability::kAvxVnni) return multiply_avx_vnni<B>;
+  if (capability == CpuCapability::kAvx2) return multiply_avx2<A, B>;
 #endif
-  return multiply_rows_portable;
+  return multiply_portable<A, B>;
 }
 
 }  // namespace quaver
