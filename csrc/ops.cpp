@@ -44,20 +44,20 @@ STABLE_TORCH_LIBRARY(quaver, m) {
 
   m.def(
       "int8_matmul(Tensor a, Tensor b, *, Tensor? a_zero_point=None, Tensor? b_zero_point=None, "
-      "Tensor? a_sum=None, Tensor? b_sum=None) -> Tensor",
+      "Tensor? a_sum=None, Tensor? b_sum=None, Tensor? b_packed=None) -> Tensor",
       tags);
 
   m.def(
       "int8_matmul_dequantize(Tensor a, Tensor b, Tensor a_scale, Tensor b_scale, *, "
       "Tensor? a_zero_point=None, Tensor? b_zero_point=None, Tensor? a_sum=None, Tensor? b_sum=None, "
-      "Tensor? bias=None, bool relu=False, ScalarType dtype=float) -> Tensor",
+      "Tensor? bias=None, bool relu=False, ScalarType dtype=float, Tensor? b_packed=None) -> Tensor",
       tags);
 
   m.def(
       "int8_matmul_requantize(Tensor a, Tensor b, Tensor a_scale, Tensor b_scale, Tensor out_scale, *, "
       "Tensor? a_zero_point=None, Tensor? b_zero_point=None, Tensor? out_zero_point=None, "
       "Tensor? a_sum=None, Tensor? b_sum=None, Tensor? bias=None, bool relu=False, ScalarType dtype=int8, "
-      "int? q_min=None, int? q_max=None, str mode=\"float\") -> Tensor",
+      "int? q_min=None, int? q_max=None, str mode=\"float\", Tensor? b_packed=None) -> Tensor",
       tags);
 
   m.def(
@@ -80,8 +80,10 @@ STABLE_TORCH_LIBRARY(quaver, m) {
 
   m.def(
       "int8_linear(Tensor x, Tensor weight_q, Tensor weight_scale, Tensor? bias=None, *, "
-      "Tensor? weight_sum=None, bool symmetric=True, ScalarType? dtype=None) -> Tensor",
+      "Tensor? weight_sum=None, bool symmetric=True, ScalarType? dtype=None, Tensor? weight_packed=None) -> Tensor",
       tags);
+
+  m.def("int8_prepack(Tensor b) -> Tensor", tags);
 }
 
 namespace {

@@ -65,23 +65,30 @@ inline LinearArguments prepare_linear(const Tensor& x, const Tensor& weight_q, c
           x.dim() == 1 ? torch::stable::unsqueeze(out, 0) : out};
 }
 
-// The same for a kernel that makes the codes of few rows by itself, but for where its results go; nothing where there
-// are more rows, or none.
+// The product with the weight, but for its rows and for where its results go.
+inline MatmulProblem linear_product(const LinearArguments& linear, const OptionalTensor& bias) {
+  MatmulProblem product;
+  product.n = linear.b.size(1);
+  product.k = linear.b.size(0);
+  product.b = matrix_view(linear.b, {});
+  product.b_scale.data = linear.b_scale.const_data_ptr<float>();
+  if (linear.b_scale.numel() > 1) product.b_scale.stride = linear.b_scale.stride(1);
+  if (linear.b_sum) product.b_sum = sum_view(*linear.b_sum, 1, {});
+  if (bias) product.bias = bias_view<float>("int8_linear", *bias, product.n, "x", linear.rows);
+  product.out_type = output_of(check_float_type("int8_linear", "dtype", linear.dtype));
+  return product;
+}
+
+// The same for a kernel that makes the codes of few rows by itself; nothing where there are more rows, or none.
 inline std::optional<LinearProblem> linear_problem(const LinearArguments& linear, const OptionalTensor& bias,
                                                    bool symmetric) {
   const Tensor& x = linear.rows;
   LinearProblem problem;
   MatmulProblem& product = problem.product;
+  product = linear_product(linear, bias);
   product.m = 1;
   for (int64_t dim = 0; dim < x.dim() - 1; ++dim) product.m *= x.size(dim);
-  product.n = linear.b.size(1);
-  product.k = linear.b.size(0);
   if (product.m > kMostLinearRows || product.m * product.n == 0) return {};
-  product.b = matrix_view(linear.b, {});
-  product.b_scale.data = linear.b_scale.const_data_ptr<float>();
-  if (linear.b_scale.numel() > 1) product.b_scale.stride = linear.b_scale.stride(1);
-  if (bias) product.bias = bias_view<float>("int8_linear", *bias, product.n, "x", x);
-  product.out_type = output_of(check_float_type("int8_linear", "dtype", linear.dtype));
 
   problem.x = x.const_data_ptr();
   problem.x_type = check_float("int8_linear", "x", x);

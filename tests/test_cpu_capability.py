@@ -88,7 +88,13 @@ def results():
             }
             yield f"int8_matmul {name}", quaver.int8_matmul(a, b)
             yield f"int8_matmul {name}, a weight", quaver.int8_matmul(a, b.t().contiguous().t())
+            yield f"int8_prepack {b_dtype}", quaver.int8_prepack(b)
+            yield f"int8_matmul {name}, packed", quaver.int8_matmul(a, b, b_packed=quaver.int8_prepack(b))
             yield f"int8_matmul {name}, zero points", quaver.int8_matmul(a, b, **offsets)
+            for rows, depth, columns in ((1, 259, 131), (16, 64, 32), (19, 128, 64), (33, 256, 96), (35, 131, 33)):
+                part = a[:rows, :depth], b[:depth, :columns]
+                corrections = {"a_zero_point": offsets["a_zero_point"][:rows]} if rows % 2 else {}
+                yield f"int8_matmul {name}, {rows} rows", quaver.int8_matmul(*part, **corrections)
             factors = (scales(m, 1), scales(1, n))
             rest = {**offsets, "bias": normal(n), "relu": a_dtype is b_dtype}
             for dtype in FLOAT_DTYPES:

@@ -276,6 +276,46 @@ def test_pickle(bias):
     assert_bits(loaded(x), layer(x))
 
 
+def test_the_packed_weight_is_made_once_and_anew_when_the_weight_has_changed():
+    layer = QuantLinear.from_float(linear())
+    x = normal(3, 48)
+    assert layer._packed is None
+    layer(x)
+    packed = layer._packed
+    layer(x)
+    assert layer._packed is packed
+    for change in (
+        lambda: layer.weight_q.neg_(),
+        lambda: setattr(layer, "weight_q", layer.weight_q.flip(0)),
+        lambda: layer.load_state_dict(QuantLinear.from_float(linear()).state_dict()),
+        lambda: layer.double(),
+    ):
+        change()
+        assert_bits(layer(x), defined(layer, x))
+        assert layer._packed is not packed
+        packed = layer._packed
+
+
+def test_the_packed_weight_is_no_part_of_the_state():
+    layer = QuantLinear.from_float(linear())
+    layer(normal(3, 48))
+    assert not [name for name in layer.state_dict() if "packed" in name]
+    assert copy.deepcopy(layer)._packed is None
+    with torch.inference_mode():
+        fresh = QuantLinear.from_float(linear())
+        assert_bits(fresh(normal(3, 48)), defined(fresh, normal(3, 48)))
+        fresh.load_state_dict({**fresh.state_dict(), "weight_q": -fresh.weight_q})
+        assert_bits(fresh(normal(3, 48)), defined(fresh, normal(3, 48)))
+
+
+def test_a_compiled_layer_takes_the_packed_weight_that_is_there():
+    layer = QuantLinear.from_float(linear())
+    x = normal(3, 48)
+    expected = defined(layer, x)
+    layer(x)
+    assert_bits(torch.compile(layer, fullgraph=True)(x), expected)
+
+
 def test_compiler_sees_one_op():
     """The layer traces as it is: no graph break, and shapes from the fakes."""
     layer = QuantLinear.from_float(linear(), symmetric=False).eval()

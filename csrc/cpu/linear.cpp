@@ -1,22 +1,50 @@
-// linear.cpp: int8_linear on the CPU: a whole linear layer, float in and float out, int8 in between. It is
-// dynamic_quantize of each row followed by int8_matmul_dequantize, and defined as such.
+// linear.cpp: int8_linear on the CPU: a whole linear layer, float in and float out, int8 in between. Its rows become
+// codes side by side, and those are multiplied where they lie.
+#include "cpu/kernels/linear_rows.h"
 #include "cpu/ops.h"
+#include "cpu/packed.h"
+#include "cpu/parallel.h"
 #include "prepare_linear.h"
+#include "prepare_rows.h"
 
 namespace quaver {
+namespace {
+
+LinearRows quantized_rows(const Tensor& x, bool symmetric) {
+  constexpr const char* kOp = "int8_linear";
+  LinearRows rows;
+  rows.nest = row_nest(x, x);
+  rows.x = x.const_data_ptr();
+  rows.x_type = check_float(kOp, "x", x);
+  rows.step = inner_step(x);
+  rows.count = rows.nest.numel();
+  rows.length = x.size(x.dim() - 1);
+  rows.symmetric = symmetric;
+  rows.range = check_qparams_range(kOp, CodeType::kInt8, symmetric, std::nullopt, std::nullopt);
+  rows.allocate();
+  torch::stable::parallel_for(0, rows.count, kElementsPerThread / (rows.length + 1) + 1,
+                              [&](int64_t begin, int64_t end) { quantize_linear_rows(rows, begin, end); });
+  return rows;
+}
+
+}  // namespace
 
 Tensor int8_linear_cpu(const Outs<1>* given, const Tensor& x, const Tensor& weight_q, const Tensor& weight_scale,
-                       OptionalTensor bias, OptionalTensor weight_sum, bool symmetric,
-                       std::optional<ScalarType> dtype) {
+                       OptionalTensor bias, OptionalTensor weight_sum, bool symmetric, std::optional<ScalarType> dtype,
+                       OptionalTensor weight_packed) {
   const LinearArguments linear = prepare_linear(x, weight_q, weight_scale, bias, weight_sum, symmetric, dtype, given);
-  const auto [q, scale, zero_point, row_sum] =
-      dynamic_quantize_cpu(nullptr, linear.rows, linear.token_scale_shape, symmetric, ScalarType::Char, std::nullopt,
-                           std::nullopt, std::nullopt, false);
-  OptionalTensor a_zero_point;
-  if (!symmetric) a_zero_point = zero_point;
-  const Outs<1> product{linear.product};
-  int8_matmul_dequantize_cpu(&product, q, linear.b, scale, linear.b_scale, a_zero_point, std::nullopt, std::nullopt,
-                             linear.b_sum, bias, false, linear.dtype);
+  const uint8_t* packed = packed_panels("int8_linear", "weight_packed", weight_packed, "weight_q", linear.b);
+  if (linear.out.numel() == 0) return linear.out;
+  const LinearRows rows = quantized_rows(linear.rows, symmetric);
+  MatmulProblem product = linear_product(linear, bias);
+  product.m = rows.count;
+  product.a.data = rows.q.get();
+  product.a.row_stride = rows.pitch;
+  product.a.column_stride = 1;
+  product.a_scale = {rows.scale.get(), {}, 1};
+  if (!symmetric) product.a_zero_point = {rows.zero_point.get(), {}, 1};
+  product.out = linear.out.mutable_data_ptr();
+  multiply_cpu(product, packed, true);
   return linear.out;
 }
 

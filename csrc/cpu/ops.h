@@ -7,6 +7,7 @@
 
 #include "arguments.h"
 #include "checks.h"
+#include "matmul_problem.h"
 #include "out.h"
 
 namespace quaver {
@@ -21,9 +22,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> dynamic_quantize_cpu(const Outs<4>* g
                                                                 std::optional<int64_t> q_max, std::optional<double> eps,
                                                                 bool return_row_sum);
 
-Tensor int8_matmul_dequantize_cpu(const Outs<1>* given, const Tensor& a, const Tensor& b, const Tensor& a_scale,
-                                  const Tensor& b_scale, OptionalTensor a_zero_point, OptionalTensor b_zero_point,
-                                  OptionalTensor a_sum, OptionalTensor b_sum, OptionalTensor bias, bool relu,
-                                  ScalarType dtype);
+// `packed`: b's panels, or null; `padded`: as RowsOfA has it.
+void multiply_cpu(MatmulProblem problem, const uint8_t* packed, bool padded);
 
 }  // namespace quaver

@@ -138,9 +138,16 @@ Tensor run(const MatmulArguments& arguments, MatmulProblem problem, const Tensor
   return out;
 }
 
+// What the CPU's kernels read in b's place.
+void refuse_packed(const char* op, const char* name, const OptionalTensor& packed) {
+  QUAVER_CHECK(!packed, op, name, " is for matmuls on the CPU: on CUDA it must be None");
+}
+
 Tensor int8_matmul_cuda(const Outs<1>* given, const Tensor& a, const Tensor& b, OptionalTensor a_zero_point,
-                        OptionalTensor b_zero_point, OptionalTensor a_sum, OptionalTensor b_sum) {
+                        OptionalTensor b_zero_point, OptionalTensor a_sum, OptionalTensor b_sum,
+                        OptionalTensor b_packed) {
   const DeviceGuard guard(device_index(a));
+  refuse_packed("int8_matmul", "b_packed", b_packed);
   const MatmulArguments arguments = int8_matmul_arguments(a, b, a_zero_point, b_zero_point, a_sum, b_sum);
   Tensor out;
   const MatmulProblem problem = prepare_matmul(arguments, given, out);
@@ -150,8 +157,9 @@ Tensor int8_matmul_cuda(const Outs<1>* given, const Tensor& a, const Tensor& b, 
 Tensor int8_matmul_dequantize_cuda(const Outs<1>* given, const Tensor& a, const Tensor& b, const Tensor& a_scale,
                                    const Tensor& b_scale, OptionalTensor a_zero_point, OptionalTensor b_zero_point,
                                    OptionalTensor a_sum, OptionalTensor b_sum, OptionalTensor bias, bool relu,
-                                   ScalarType dtype) {
+                                   ScalarType dtype, OptionalTensor b_packed) {
   const DeviceGuard guard(device_index(a));
+  refuse_packed("int8_matmul_dequantize", "b_packed", b_packed);
   const MatmulArguments arguments =
       int8_matmul_dequantize_arguments(a, b, a_scale, b_scale, a_zero_point, b_zero_point, a_sum, b_sum, bias, relu);
   Tensor out;
@@ -163,8 +171,10 @@ Tensor int8_matmul_requantize_cuda(const Outs<1>* given, const Tensor& a, const 
                                    const Tensor& b_scale, const Tensor& out_scale, OptionalTensor a_zero_point,
                                    OptionalTensor b_zero_point, OptionalTensor out_zero_point, OptionalTensor a_sum,
                                    OptionalTensor b_sum, OptionalTensor bias, bool relu, ScalarType dtype,
-                                   std::optional<int64_t> q_min, std::optional<int64_t> q_max, std::string mode) {
+                                   std::optional<int64_t> q_min, std::optional<int64_t> q_max, std::string mode,
+                                   OptionalTensor b_packed) {
   const DeviceGuard guard(device_index(a));
+  refuse_packed("int8_matmul_requantize", "b_packed", b_packed);
   const MatmulArguments arguments = int8_matmul_requantize_arguments(
       a, b, a_scale, b_scale, out_scale, a_zero_point, b_zero_point, out_zero_point, a_sum, b_sum, bias, relu, mode);
   Tensor out;
@@ -230,8 +240,9 @@ bool run_in_one_launch(const LinearArguments& linear, const OptionalTensor& bias
 }
 
 Tensor int8_linear_cuda(const Outs<1>* given, const Tensor& x, const Tensor& weight_q, const Tensor& weight_scale,
-                        OptionalTensor bias, OptionalTensor weight_sum, bool symmetric,
-                        std::optional<ScalarType> dtype) {
+                        OptionalTensor bias, OptionalTensor weight_sum, bool symmetric, std::optional<ScalarType> dtype,
+                        OptionalTensor weight_packed) {
+  refuse_packed("int8_linear", "weight_packed", weight_packed);
   const LinearArguments linear = prepare_linear(x, weight_q, weight_scale, bias, weight_sum, symmetric, dtype, given);
   if (run_in_one_launch(linear, bias, symmetric)) return linear.out;
   const auto [q, scale, zero_point, row_sum] =
@@ -241,7 +252,7 @@ Tensor int8_linear_cuda(const Outs<1>* given, const Tensor& x, const Tensor& wei
   if (!symmetric) a_zero_point = zero_point;
   const Outs<1> product{linear.product};
   int8_matmul_dequantize_cuda(&product, q, linear.b, scale, linear.b_scale, a_zero_point, std::nullopt, std::nullopt,
-                              linear.b_sum, bias, false, linear.dtype);
+                              linear.b_sum, bias, false, linear.dtype, std::nullopt);
   return linear.out;
 }
 

@@ -128,6 +128,7 @@ def int8_linear(
     weight_sum: Tensor | None = None,
     symmetric: bool = True,
     dtype: torch.dtype | None = None,
+    weight_packed: Tensor | None = None,
     check: bool = False,
     out: Tensor | None = None,
 ) -> Tensor: ...
@@ -139,6 +140,7 @@ def int8_matmul(
     b_zero_point: Tensor | None = None,
     a_sum: Tensor | None = None,
     b_sum: Tensor | None = None,
+    b_packed: Tensor | None = None,
     check: bool = False,
     out: Tensor | None = None,
 ) -> Tensor: ...
@@ -155,6 +157,7 @@ def int8_matmul_dequantize(
     bias: Tensor | None = None,
     relu: bool = False,
     dtype: torch.dtype = ...,
+    b_packed: Tensor | None = None,
     check: bool = False,
     out: Tensor | None = None,
 ) -> Tensor: ...
@@ -176,9 +179,11 @@ def int8_matmul_requantize(
     q_min: int | None = None,
     q_max: int | None = None,
     mode: str = "float",
+    b_packed: Tensor | None = None,
     check: bool = False,
     out: Tensor | None = None,
 ) -> Tensor: ...
+def int8_prepack(b: Tensor) -> Tensor: ...
 def quantize(
     x: Tensor,
     scale: _Scale,

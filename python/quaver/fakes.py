@@ -300,6 +300,24 @@ def _check_matmul(
     return out
 
 
+def _packed_shape(k, n):
+    """csrc/cpu/packed.h"""
+    return [(n + 31) // 32, (k + 63) // 64 * 2048 + 128]
+
+
+def _check_packed(op, name, packed, b_name, b, k, n):
+    if packed is None:
+        return
+    _check_companion(op, name, packed, b.dtype, b_name, b)
+    _check(b.dim() == 2, op, lambda: f"{name} needs b [K, N] without a batch, got b {list(b.shape)}")
+    wanted = _packed_shape(k, n)
+    _check(
+        list(packed.shape) == wanted and packed.is_contiguous(),
+        op,
+        lambda: f"{name} must be int8_prepack's, contiguous {wanted} for K = {k} and N = {n}, got {list(packed.shape)}",
+    )
+
+
 def _requantize_bias_dtype(mode):
     return torch.int32 if mode == "fixed" else torch.float32
 
@@ -395,18 +413,21 @@ def silu_mul_quantize(gate, up, *, symmetric=True, dtype=torch.int8, q_min=None,
 
 
 @torch.library.register_fake("quaver::int8_matmul")
-def int8_matmul(a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum=None):
-    shape = _check_matmul(
-        "int8_matmul", a, b, a_zero_point=a_zero_point, b_zero_point=b_zero_point, a_sum=a_sum, b_sum=b_sum
-    )
+def int8_matmul(a, b, *, b_packed=None, **corrections):
+    op = "int8_matmul"
+    shape = _check_matmul(op, a, b, **corrections)
+    _check_packed(op, "b_packed", b_packed, "b", b, *b.shape[-2:])
     return a.new_empty(shape, dtype=torch.int32)
 
 
 @torch.library.register_fake("quaver::int8_matmul_dequantize")
-def int8_matmul_dequantize(a, b, a_scale, b_scale, *, bias=None, relu=False, dtype=torch.float32, **corrections):
+def int8_matmul_dequantize(
+    a, b, a_scale, b_scale, *, bias=None, relu=False, dtype=torch.float32, b_packed=None, **corrections
+):
     op = "int8_matmul_dequantize"
     shape = _check_matmul(op, a, b, a_scale=a_scale, b_scale=b_scale, bias=bias, **corrections)
     _check_float_type(op, "dtype", dtype)
+    _check_packed(op, "b_packed", b_packed, "b", b, *b.shape[-2:])
     return a.new_empty(shape, dtype=dtype)
 
 
@@ -424,6 +445,7 @@ def int8_matmul_requantize(
     q_min=None,
     q_max=None,
     mode="float",
+    b_packed=None,
     **corrections,
 ):
     op = "int8_matmul_requantize"
@@ -433,6 +455,7 @@ def int8_matmul_requantize(
     _check_code_type(op, "dtype", dtype)
     _check_range(op, dtype, q_min, q_max)
     _check_requantize_mode(op, mode)
+    _check_packed(op, "b_packed", b_packed, "b", b, *b.shape[-2:])
     return a.new_empty(shape, dtype=dtype)
 
 
@@ -489,7 +512,9 @@ def fake_quantize_mask(x, scale, zero_point=None, *, q_min=None, q_max=None, dty
 
 
 @torch.library.register_fake("quaver::int8_linear")
-def int8_linear(x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, dtype=None):
+def int8_linear(
+    x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, dtype=None, weight_packed=None
+):
     op = "int8_linear"
     _check_float(op, "x", x)
     _check(x.dim() >= 1, op, lambda: "x must have at least 1 dimension, got 0")
@@ -518,7 +543,16 @@ def int8_linear(x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmet
         _check_bias(op, bias, n, "x", x)
     dtype = x.dtype if dtype is None else dtype
     _check_float_type(op, "dtype", dtype)
+    _check_packed(op, "weight_packed", weight_packed, "weight_q", weight_q, k, n)
     return x.new_empty((*x.shape[:-1], n), dtype=dtype)
+
+
+@torch.library.register_fake("quaver::int8_prepack")
+def int8_prepack(b):
+    op = "int8_prepack"
+    _check_codes(op, "b", b)
+    _check(b.dim() == 2, op, lambda: f"b must have 2 dimensions, [K, N], got {b.dim()}")
+    return b.new_empty(_packed_shape(*b.shape))
 
 
 # The forms with out=, as in csrc/out.h. Where memory is, and whether two tensors share it, no fake tensor knows.

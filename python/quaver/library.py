@@ -28,6 +28,8 @@ OPS = (
     "int8_linear",
 )
 
+CPU_OPS = ("int8_prepack",)  # what only the CPU has a use for
+
 WRITING_OPS = tuple(name for name in OPS if name != "choose_qparams")  # those with a form `.out`: large results
 # Of these, those whose first result may have any strides; all other results are contiguous.
 ANY_STRIDES = ("quantize", "dynamic_quantize", "requantize", "dequantize", "fake_quantize", "fake_quantize_mask")
@@ -105,6 +107,18 @@ if cuda_unavailable_reason is not None:
         _refusals.impl(_name, _refuse_cuda(_name))
     for _name in WRITING_OPS:
         _refusals.impl(f"{_name}.out", _refuse_cuda(_name))
+
+
+def _only_on_the_cpu(name):
+    def refuse(tensor):
+        raise NotImplementedError(f"quaver::{name}: is for the CPU's matmuls: no other needs it, got {tensor.device}")
+
+    return refuse
+
+
+_cpu_only = torch.library.Library(NAMESPACE, "IMPL", "CUDA")
+for _name in CPU_OPS:
+    _cpu_only.impl(_name, _only_on_the_cpu(_name))
 
 
 def build_info():

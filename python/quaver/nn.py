@@ -16,6 +16,10 @@ class QuantLinear(torch.nn.Module):
     around them, and follow it to other devices. The output has the input's dtype, under torch.autocast too, which
     changes nothing here; a scale rounded to float16 would make another weight.
 
+    On the CPU the first call packs the weight (`quaver.int8_prepack`), a copy that is no part of the state and is made
+    anew when weight_q has changed. A compiled graph uses the copy that the last call outside of a graph has left: call
+    the layer once before it is compiled, to be fast, and after its weight was changed in place, to be right.
+
     >>> import torch, quaver
     >>> _ = torch.manual_seed(0)
     >>> layer = quaver.QuantLinear.from_float(torch.nn.Linear(64, 8), symmetric=False)
@@ -34,6 +38,8 @@ class QuantLinear(torch.nn.Module):
         self.register_buffer("weight_scale", torch.ones(out_features, 1, device=device))
         self.register_buffer("weight_sum", torch.zeros(out_features, 1, dtype=torch.int32, device=device))
         self.register_buffer("bias", torch.zeros(out_features, device=device) if bias else None)
+        self._packed = None
+        self._packed_from = None  # the weight that it is a copy of, and that weight's version
 
     @classmethod
     @torch.no_grad()
@@ -55,8 +61,36 @@ class QuantLinear(torch.nn.Module):
 
     def forward(self, x):
         return ops.int8_linear(
-            x, self.weight_q, self.weight_scale, self.bias, weight_sum=self.weight_sum, symmetric=self.symmetric
+            x,
+            self.weight_q,
+            self.weight_scale,
+            self.bias,
+            weight_sum=self.weight_sum,
+            symmetric=self.symmetric,
+            weight_packed=self._packed_weight(),
         )
+
+    def _packed_weight(self):
+        weight = self.weight_q
+        if weight.device.type != "cpu" or torch.compiler.is_compiling():
+            return self._packed
+        made_from = (weight, None if weight.is_inference() else weight._version)
+        if self._packed is None or self._packed_from[0] is not weight or self._packed_from[1] != made_from[1]:
+            packed = ops.int8_prepack(weight.t())
+            if type(packed) is not torch.Tensor:  # a fake one, of a tracer
+                return None
+            self._packed, self._packed_from = packed, made_from
+        return self._packed
+
+    def _forget_packed(self):
+        self._packed = self._packed_from = None
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "_packed": None, "_packed_from": None}
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        self._forget_packed()
+        super()._load_from_state_dict(*args, **kwargs)
 
     def _apply(self, fn, recurse=True):
         """What every conversion of a module goes through: it sees float32 as int32, so it moves bits and casts none."""
@@ -66,6 +100,7 @@ class QuantLinear(torch.nn.Module):
                 return fn(tensor)
             return fn(tensor.view(torch.int32)).view(torch.float32)
 
+        self._forget_packed()
         return super()._apply(keeping_bits, recurse)
 
     def extra_repr(self):

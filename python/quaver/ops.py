@@ -300,7 +300,40 @@ def silu_mul_quantize(
     return (q, params, row_sum) if return_row_sum else (q, params)
 
 
-def int8_matmul(a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum=None, check=False, out=None):
+def int8_prepack(b):
+    """A matrix b [K, N] in the order in which the CPU's matmuls read it, to spare them that work at each call.
+
+    A matmul that is given it as `b_packed` beside b itself, or int8_linear as `weight_packed`, has the same results,
+    sooner. It is a copy: after a change of b it must be made anew. Its order is no promise; it is not for saving.
+
+    Arguments:
+        b: int8 or uint8 [K, N], any strides, on the CPU. A weight [N, K] is passed as its .t().
+
+    Returns:
+        b's dtype [ceil(N / 32), 2048 * ceil(K / 64) + 128], contiguous: for each 32 columns their codes, with zeros to
+        the next 64 of K, and the sums of them.
+
+    Raises:
+        RuntimeError for a tensor that does not fit; NotImplementedError for one on another device.
+
+    Source: csrc/cpu/kernels/panels.h; oneDNN's packed weights have the same purpose.
+
+    >>> import torch, quaver
+    >>> a = torch.tensor([[1, 2], [3, 4]], dtype=torch.int8)
+    >>> b_packed = quaver.int8_prepack(a.t())
+    >>> b_packed.shape
+    torch.Size([1, 2176])
+    >>> quaver.int8_matmul(a, a.t(), b_packed=b_packed)
+    tensor([[ 5, 11],
+            [11, 25]], dtype=torch.int32)
+    """
+    check_tensors("int8_prepack", b=b)
+    return torch.ops.quaver.int8_prepack.default(b)
+
+
+def int8_matmul(
+    a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum=None, b_packed=None, check=False, out=None
+):
     """The exact product of codes, equation (6): acc = sum_k (a[m, k] - a_zero_point[m]) * (b[k, n] - b_zero_point[n]).
 
     Arguments:
@@ -311,6 +344,7 @@ def int8_matmul(a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum
         b_zero_point: int32 [..., 1, N] or one element; None means 0.
         a_sum, b_sum: int32 [..., M, 1] and [..., 1, N], the sums of a's codes and b's over k, where they are known:
             with zero points they need not be computed then. Wrong sums give unspecified results.
+        b_packed: int8_prepack(b), on the CPU: the same results, sooner. Of another b it gives unspecified results.
         check: also verify that zero points are codes, which waits for the device.
         out: a tensor to write and return: of the result's shape, dtype and device, contiguous, in memory of its own.
 
@@ -331,13 +365,23 @@ def int8_matmul(a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum
     """
     op = "int8_matmul"
     check_tensors(op, a=a, b=b)
-    check_optional_tensors(op, a_sum=a_sum, b_sum=b_sum)
+    check_optional_tensors(op, a_sum=a_sum, b_sum=b_sum, b_packed=b_packed)
     a_zero_point = int32(op, "a_zero_point", a_zero_point)
     b_zero_point = int32(op, "b_zero_point", b_zero_point)
     if check:
         check_zero_point(op, "a_", a_zero_point, *full_range_of(a))
         check_zero_point(op, "b_", b_zero_point, *full_range_of(b))
-    return run(op, out, a, b, a_zero_point=a_zero_point, b_zero_point=b_zero_point, a_sum=a_sum, b_sum=b_sum)
+    return run(
+        op,
+        out,
+        a,
+        b,
+        a_zero_point=a_zero_point,
+        b_zero_point=b_zero_point,
+        a_sum=a_sum,
+        b_sum=b_sum,
+        b_packed=b_packed,
+    )
 
 
 def int8_matmul_dequantize(
@@ -353,6 +397,7 @@ def int8_matmul_dequantize(
     bias=None,
     relu=False,
     dtype=torch.float32,
+    b_packed=None,
     check=False,
     out=None,
 ):
@@ -383,7 +428,7 @@ def int8_matmul_dequantize(
     """
     op = "int8_matmul_dequantize"
     check_tensors(op, a=a, b=b, a_scale=a_scale, b_scale=b_scale)
-    check_optional_tensors(op, a_sum=a_sum, b_sum=b_sum, bias=bias)
+    check_optional_tensors(op, a_sum=a_sum, b_sum=b_sum, bias=bias, b_packed=b_packed)
     check_bools(op, relu=relu)
     a_scale, a_zero_point = row_parameters(op, a_scale, a_zero_point)
     b_scale, b_zero_point = column_parameters(op, "b_", b_scale, b_zero_point)
@@ -405,6 +450,7 @@ def int8_matmul_dequantize(
         bias=widened(bias),
         relu=relu,
         dtype=dtype,
+        b_packed=b_packed,
     )
 
 
@@ -426,6 +472,7 @@ def int8_matmul_requantize(
     q_min=None,
     q_max=None,
     mode="float",
+    b_packed=None,
     check=False,
     out=None,
 ):
@@ -458,7 +505,7 @@ def int8_matmul_requantize(
     """
     op = "int8_matmul_requantize"
     check_tensors(op, a=a, b=b, a_scale=a_scale, b_scale=b_scale, out_scale=out_scale)
-    check_optional_tensors(op, a_sum=a_sum, b_sum=b_sum, bias=bias)
+    check_optional_tensors(op, a_sum=a_sum, b_sum=b_sum, bias=bias, b_packed=b_packed)
     check_bools(op, relu=relu)
     a_scale, a_zero_point = row_parameters(op, a_scale, a_zero_point)
     b_scale, b_zero_point = column_parameters(op, "b_", b_scale, b_zero_point)
@@ -488,6 +535,7 @@ def int8_matmul_requantize(
         q_min=q_min,
         q_max=q_max,
         mode=mode,
+        b_packed=b_packed,
     )
 
 
@@ -682,7 +730,17 @@ def fake_quantize_mask(
 
 
 def int8_linear(
-    x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, dtype=None, check=False, out=None
+    x,
+    weight_q,
+    weight_scale,
+    bias=None,
+    *,
+    weight_sum=None,
+    symmetric=True,
+    dtype=None,
+    weight_packed=None,
+    check=False,
+    out=None,
 ):
     """A linear layer with int8 weights: y = x @ dequantize(weight).T + bias, with x quantized row by row on the way.
 
@@ -696,6 +754,7 @@ def int8_linear(
         weight_sum: int32 [N, 1], the sums of weight_q's rows, if known: asymmetric activations need them.
         symmetric: whether activations have a zero point of 0. Asymmetric ones use all 256 codes for a one-sided range.
         dtype: of the result; x's dtype by default, whatever torch.autocast says.
+        weight_packed: int8_prepack(weight_q.t()), on the CPU: the same results, sooner.
         check: also verify that scales are positive and finite, which waits for the device.
         out: a tensor to write and return: of the result's shape, dtype and device, contiguous, in memory of its own.
 
@@ -716,7 +775,7 @@ def int8_linear(
     """
     op = "int8_linear"
     check_tensors(op, x=x, weight_q=weight_q, weight_scale=weight_scale)
-    check_optional_tensors(op, bias=bias, weight_sum=weight_sum)
+    check_optional_tensors(op, bias=bias, weight_sum=weight_sum, weight_packed=weight_packed)
     check_bools(op, symmetric=symmetric)
     if isinstance(weight_scale, QuantizationParams):
         if not weight_scale.symmetric:
@@ -728,5 +787,14 @@ def int8_linear(
     if check:
         check_values(op, "weight_", weight_scale, None, 0, 0)
     return run(
-        op, out, x, weight_q, weight_scale, widened(bias), weight_sum=weight_sum, symmetric=symmetric, dtype=dtype
+        op,
+        out,
+        x,
+        weight_q,
+        weight_scale,
+        widened(bias),
+        weight_sum=weight_sum,
+        symmetric=symmetric,
+        dtype=dtype,
+        weight_packed=weight_packed,
     )

@@ -227,7 +227,17 @@ def broadcastable(parameter):
     return parameter.reshape(()) if parameter.numel() == 1 else parameter
 
 
-def int8_matmul(a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum=None):
+def int8_prepack(b):
+    """32 columns a row: for each 64 of K two halves [k / 4][column of 16][k % 4], and then the sums of the columns."""
+    k, n = b.shape
+    steps, panels = (k + 63) // 64, (n + 31) // 32
+    padded = torch.nn.functional.pad(b, (0, panels * 32 - n, 0, steps * 64 - k))
+    codes = padded.reshape(steps, 16, 4, panels, 2, 16).permute(3, 0, 4, 1, 5, 2).reshape(panels, steps * 2048)
+    sums = padded.sum(0, dtype=torch.int32).reshape(panels, 32)
+    return torch.cat([codes, sums.view(b.dtype)], 1)
+
+
+def int8_matmul(a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum=None, b_packed=None):
     """ARITHMETIC.md (6), in float64: every partial sum is an integer below 2^53, so no order can change it."""
     left = a.to(torch.float64) if a_zero_point is None else a.to(torch.float64) - broadcastable(a_zero_point)
     right = b.to(torch.float64) if b_zero_point is None else b.to(torch.float64) - broadcastable(b_zero_point)
@@ -255,6 +265,7 @@ def int8_matmul_dequantize(
     bias=None,
     relu=False,
     dtype=torch.float32,
+    b_packed=None,
 ):
     """ARITHMETIC.md (6) and (7)."""
     acc = int8_matmul(a, b, a_zero_point=a_zero_point, b_zero_point=b_zero_point)
@@ -279,6 +290,7 @@ def int8_matmul_requantize(
     q_min=None,
     q_max=None,
     mode="float",
+    b_packed=None,
 ):
     """ARITHMETIC.md (6), then requantize."""
     acc = int8_matmul(a, b, a_zero_point=a_zero_point, b_zero_point=b_zero_point)
@@ -375,7 +387,9 @@ def fake_quantize_mask(x, scale, zero_point=None, *, q_min=None, q_max=None, dty
     return (q_min <= code) & (code <= q_max)
 
 
-def int8_linear(x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, dtype=None):
+def int8_linear(
+    x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, dtype=None, weight_packed=None
+):
     """dynamic_quantize of each row, then int8_matmul_dequantize with the weight."""
     rows = x.unsqueeze(0) if x.dim() == 1 else x
     q, scale, zero_point, _ = dynamic_quantize(rows, (*rows.shape[:-1], 1), symmetric=symmetric)

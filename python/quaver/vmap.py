@@ -6,7 +6,7 @@ Each op takes batches as they are, in one call.
 
 import torch
 
-from quaver.library import NAMESPACE, OPS
+from quaver.library import CPU_OPS, NAMESPACE, OPS
 
 _refusals = torch.library.Library(NAMESPACE, "IMPL")
 
@@ -21,6 +21,6 @@ def _refuse(name):
     return refuse
 
 
-for _name in OPS:
+for _name in (*OPS, *CPU_OPS):
     for _overload in getattr(getattr(torch.ops, NAMESPACE), _name).overloads():
         _refusals.impl(_name if _overload == "default" else f"{_name}.{_overload}", _refuse(_name), "FuncTorchBatched")
