@@ -10,8 +10,7 @@ Tensor dequantize_cpu(const Outs<1>* given, const Tensor& q, const Tensor& scale
                       ScalarType dtype) {
   Tensor x;
   const DequantizeArguments arguments = prepare_dequantize(q, scale, zero_point, dtype, given, x);
-  torch::stable::parallel_for(0, q.numel(), kElementsPerThread,
-                              [&](int64_t begin, int64_t end) { dequantize_elements(arguments, begin, end); });
+  share(q.numel(), kElementsPerThread, [&](int64_t begin, int64_t end) { dequantize_elements(arguments, begin, end); });
   return x;
 }
 

@@ -13,8 +13,8 @@ Tensor fake_quantize_cpu(const Outs<1>* given, const Tensor& x, const Tensor& sc
   Tensor y;
   const FakeQuantizeArguments arguments = prepare_fake_quantize("fake_quantize", x, scale, zero_point, q_min, q_max,
                                                                 dtype, mode, seed, std::nullopt, given, y);
-  torch::stable::parallel_for(0, x.numel(), kElementsPerThread,
-                              [&](int64_t begin, int64_t end) { fake_quantize_elements(arguments, begin, end); });
+  share(x.numel(), kElementsPerThread,
+        [&](int64_t begin, int64_t end) { fake_quantize_elements(arguments, begin, end); });
   return y;
 }
 
@@ -24,8 +24,8 @@ Tensor fake_quantize_mask_cpu(const Outs<1>* given, const Tensor& x, const Tenso
   Tensor mask;
   const FakeQuantizeArguments arguments = prepare_fake_quantize(
       "fake_quantize_mask", x, scale, zero_point, q_min, q_max, dtype, mode, seed, ScalarType::Bool, given, mask);
-  torch::stable::parallel_for(0, x.numel(), kElementsPerThread,
-                              [&](int64_t begin, int64_t end) { fake_quantize_mask_elements(arguments, begin, end); });
+  share(x.numel(), kElementsPerThread,
+        [&](int64_t begin, int64_t end) { fake_quantize_mask_elements(arguments, begin, end); });
   return mask;
 }
 

@@ -8,8 +8,8 @@
 namespace quaver {
 
 void quantize_cpu(const QuantizeArguments& arguments) {
-  torch::stable::parallel_for(0, arguments.nest.numel(), kElementsPerThread,
-                              [&](int64_t begin, int64_t end) { quantize_elements(arguments, begin, end); });
+  share(arguments.nest.numel(), kElementsPerThread,
+        [&](int64_t begin, int64_t end) { quantize_elements(arguments, begin, end); });
 }
 
 namespace {

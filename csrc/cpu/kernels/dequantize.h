@@ -8,15 +8,29 @@
 
 namespace quaver {
 
+// A code to the float that it stands for; float16 is made of that later.
+template <class T>
+struct Dequantization {
+  static constexpr bool kTakesReciprocals = false;
+
+  template <class Code>
+  QUAVER_FUNCTION T operator()(Code code, float scale, int32_t zero_point, float /*draw*/) const {
+    T x;
+    from_float(dequantize(code, scale, zero_point), x);
+    return x;
+  }
+
+  template <class Use>
+  QUAVER_FUNCTION void share(float scale, int32_t zero_point, const Use& use) const {
+    use([&](auto code, float draw) QUAVER_INLINE { return (*this)(code, scale, zero_point, draw); });
+  }
+};
+
 template <class T, class Code>
 void dequantize_elements(const DequantizeArguments& arguments, int64_t begin, int64_t end) {
-  vectorized([&]() QUAVER_INLINE {
-    elementwise(arguments.nest, begin, end, static_cast<const Code*>(arguments.q), static_cast<T*>(arguments.x),
-                arguments.scale, arguments.zero_point, [](Code code, float scale, int32_t zero_point) QUAVER_INLINE {
-                  T x;
-                  from_float(dequantize(code, scale, zero_point), x);
-                  return x;
-                });
+  vectorized_fused([&](auto fused) QUAVER_INLINE {
+    elementwise(arguments.nest, begin, end, NoDraws(0), static_cast<const Code*>(arguments.q),
+                static_cast<T*>(arguments.x), arguments.scale, arguments.zero_point, Dequantization<Lane<T>>{}, fused);
   });
 }
 

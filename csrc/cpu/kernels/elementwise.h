@@ -1,13 +1,15 @@
-// elementwise.h: one loop body for quantize and dequantize, specialized for the strides that vectorize.
-// No torch header.
+// elementwise.h: one walk for quantize, dequantize and fake_quantize, with loops that vectorize for all strides and
+// types. No torch header.
 #pragma once
 
 #include <algorithm>
 #include <limits>
 #include <type_traits>
 
+#include "cpu/fused.h"
+#include "cpu/kernels/column_reciprocals.h"
+#include "cpu/kernels/neighbours.h"
 #include "cpu/kernels/walk.h"
-#include "cpu/simd.h"
 
 namespace quaver {
 
@@ -21,54 +23,72 @@ struct NoDraws {
   inline __attribute__((always_inline)) float operator[](int64_t /*i*/) const { return 0.0f; }
 };
 
-// target[i] = compute(source[i], scale[i], zero_point[i], draws[i]) over elements [begin, end) of the nest.
-template <class Draws, class Source, class Target, class Compute>
+// None, where an op takes none.
+template <class Compute>
+inline __attribute__((always_inline)) ColumnReciprocals column_reciprocals(const ElementwiseNest& nest,
+                                                                           int64_t elements, const float* scale,
+                                                                           const int32_t* zero_point,
+                                                                           const Compute& compute) {
+  if constexpr (Compute::kTakesReciprocals) return {nest, elements, scale, zero_point, compute.range};
+  return {};
+}
+
+// target = compute(source, scale, zero point, draw) for elements [begin, end) of the nest. Where a run shares its
+// scale and zero point, compute.share(scale, zero_point, use) calls use(one) with a function one(source, draw).
+template <class Draws, class Source, class Target, class Compute, int kWidth>
 inline __attribute__((always_inline)) void elementwise(const ElementwiseNest& nest, int64_t begin, int64_t end,
                                                        Draws draws, const Source* source, Target* target,
                                                        const float* scale, const int32_t* zero_point,
-                                                       const Compute& compute) {
-  using Same = std::integral_constant<int64_t, 0>;
-  using Next = std::integral_constant<int64_t, 1>;
+                                                       const Compute& compute, Fused<kWidth> fused) {
   if (zero_point == nullptr) zero_point = &kNoZeroPoint;  // its strides are 0
   const int64_t source_stride = inner_stride(nest, kSource);
   const int64_t target_stride = inner_stride(nest, kTarget);
   const int64_t scale_stride = inner_stride(nest, kScale);
   const int64_t zero_stride = inner_stride(nest, kZeroPoint);
-  const bool contiguous = source_stride == 1 && target_stride == 1;
+  const bool shared = scale_stride == 0 && zero_stride == 0;
+  const bool streams = worth_streaming(nest, kTarget, sizeof(Target));
+  const bool in_place = kIsLane<Target> && target_stride == 1 && !streams;
+  const bool far = nest.numel() * static_cast<int64_t>(sizeof(Source) + sizeof(Target)) >= kFarBytes;
+  const bool chunked = far || !(kIsLane<Source> && source_stride == 1 && in_place && shared);
+  const int64_t most = std::min(chunked ? kChunk : std::numeric_limits<int64_t>::max(), Draws::kMost);
+  const ColumnReciprocals reciprocals = column_reciprocals(nest, end - begin, scale, zero_point, compute);
+  Lane<Source> source_room[kChunk];
+  Lane<Target> target_room[kChunk];
+  float scale_room[kChunk];
+  int32_t zero_room[kChunk];
 
   walk(nest, begin, end, [&](const int64_t (&offset)[kElementwiseOperands], int64_t run) QUAVER_INLINE {
     for (int64_t done = 0, n; done < run; done += n) {
-      n = std::min(run - done, Draws::kMost);
+      Target* const place = target + offset[kTarget] + done * target_stride;
+      n = std::min(run - done, streams ? most - past_line(place) : most);
       draws.draw(begin, n);
       begin += n;
-      const Source* __restrict from = source + offset[kSource] + done * source_stride;
-      Target* __restrict to = target + offset[kTarget] + done * target_stride;
-      const float* __restrict scales = scale + offset[kScale] + done * scale_stride;
-      const int32_t* __restrict zeros = zero_point + offset[kZeroPoint] + done * zero_stride;
-      const auto loop = [&](auto from_step, auto to_step, auto scale_step, auto zero_step) QUAVER_INLINE {
-        for (int64_t i = 0; i < n; ++i)
-          to[i * to_step] = compute(from[i * from_step], scales[i * scale_step], zeros[i * zero_step], draws[i]);
-      };
-      if (contiguous && scale_stride == 0 && zero_stride == 0) {
-        loop(Next{}, Next{}, Same{}, Same{});
-      } else if (contiguous && scale_stride == 1 && zero_stride == 0) {
-        loop(Next{}, Next{}, Next{}, Same{});
-      } else if (contiguous && scale_stride == 1 && zero_stride == 1) {
-        loop(Next{}, Next{}, Next{}, Next{});
+      const Source* const first = source + offset[kSource] + done * source_stride;
+      if (far && source_stride == 1) fetch_ahead(first, n);
+      const Lane<Source>* __restrict from = bring_lanes(first, source_stride, n, source_room, fused);
+      Lane<Target>* __restrict to = in_place ? reinterpret_cast<Lane<Target>*>(place) : target_room;
+      const float* const first_scale = scale + offset[kScale] + done * scale_stride;
+      const int32_t* const first_zero = zero_point + offset[kZeroPoint] + done * zero_stride;
+      if (shared) {
+        compute.share(*first_scale, *first_zero, [&](const auto& one) QUAVER_INLINE {
+          for (int64_t i = 0; i < n; ++i) to[i] = one(from[i], draws[i]);
+        });
       } else {
-        loop(source_stride, target_stride, scale_stride, zero_stride);
+        const float* __restrict scales = bring(first_scale, scale_stride, n, scale_room);
+        const int32_t* __restrict zeros = bring(first_zero, zero_stride, n, zero_room);
+        if constexpr (Compute::kTakesReciprocals) {
+          if (reciprocals) {
+            const float* __restrict inverse = reciprocals.from(first_scale - scale);
+            for (int64_t i = 0; i < n; ++i) to[i] = compute.by_reciprocal(from[i], scales[i], inverse[i], zeros[i]);
+          }
+        }
+        if (!reciprocals)
+          for (int64_t i = 0; i < n; ++i) to[i] = compute(from[i], scales[i], zeros[i], draws[i]);
       }
+      if (!in_place) take_lanes(target_room, n, place, target_stride, streams, fused);
     }
   });
-}
-
-template <class Source, class Target, class Compute>
-inline __attribute__((always_inline)) void elementwise(const ElementwiseNest& nest, int64_t begin, int64_t end,
-                                                       const Source* source, Target* target, const float* scale,
-                                                       const int32_t* zero_point, const Compute& compute) {
-  elementwise(nest, begin, end, NoDraws(0), source, target, scale, zero_point,
-              [&](Source value, float one_scale, int32_t zero, float)
-                  QUAVER_INLINE { return compute(value, one_scale, zero); });
+  if (streams) finish_streams();
 }
 
 }  // namespace quaver

@@ -1,77 +1,104 @@
 // qparams.h: the range of each block of a tensor, ARITHMETIC.md (4). No torch header.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "arguments.h"
 #include "arith.h"
+#include "cpu/fused.h"
 #include "cpu/kernels/element_types.h"
+#include "cpu/kernels/neighbours.h"
 #include "cpu/kernels/walk.h"
-#include "cpu/simd.h"
 
 namespace quaver {
 
-// Widens lo and hi by a run of one block. Many independent ranges, so that the loop vectorizes: minimum and maximum
-// do not depend on the order.
+// Ranges side by side, so that loops over them vectorize: minimum and maximum do not depend on the order.
+inline constexpr int kRanges = 32;
+
+// n neighbours, each into the range of its place.
 template <class T>
-inline __attribute__((always_inline)) void widen_one(const T* x, int64_t stride, int64_t n, float& lo, float& hi) {
-  constexpr int kLanes = 32;
-  float lows[kLanes];
-  float highs[kLanes];
-  for (int lane = 0; lane < kLanes; ++lane) lows[lane] = highs[lane] = 0.0f;
+inline __attribute__((always_inline)) void widen_places(const T* __restrict x, int64_t n, float (&lows)[kRanges],
+                                                        float (&highs)[kRanges]) {
+  const auto widen = [&](int place, T element) QUAVER_INLINE {
+    const float value = finite_or_zero(to_float(element));
+    lows[place] = smaller(value, lows[place]);
+    highs[place] = larger(value, highs[place]);
+  };
   int64_t i = 0;
-  if (stride == 1) {
-    for (; i + kLanes <= n; i += kLanes) {
-      for (int lane = 0; lane < kLanes; ++lane) {
-        const float value = finite_or_zero(to_float(x[i + lane]));
-        lows[lane] = smaller(value, lows[lane]);
-        highs[lane] = larger(value, highs[lane]);
-      }
+  for (; i + kRanges <= n; i += kRanges)
+    for (int place = 0; place < kRanges; ++place) widen(place, x[i + place]);
+  for (int place = 0; place < n - i; ++place) widen(place, x[i + place]);
+}
+
+// Widens lo and hi by a run of one block; from afar, if it is in no cache yet.
+template <class T, int kWidth>
+inline __attribute__((always_inline)) void widen_one(const T* x, int64_t stride, int64_t n, bool far, float& lo,
+                                                     float& hi, Fused<kWidth> fused) {
+  float lows[kRanges] = {};
+  float highs[kRanges] = {};
+  Lane<T> room[kChunk];
+  for (int64_t at = 0; at < n; at += kChunk) {
+    const int64_t count = std::min(kChunk, n - at);
+    const T* const first = x + at * stride;
+    if (far && stride == 1) fetch_ahead(first, count);
+    widen_places(bring_lanes(first, stride, count, room, fused), count, lows, highs);
+  }
+  for (int half = kRanges / 2; half > 0; half /= 2) {
+    for (int place = 0; place < half; ++place) {
+      lows[place] = smaller(lows[place + half], lows[place]);
+      highs[place] = larger(highs[place + half], highs[place]);
     }
   }
-  for (; i < n; ++i) {
-    const float value = finite_or_zero(to_float(x[i * stride]));
-    lows[0] = smaller(value, lows[0]);
-    highs[0] = larger(value, highs[0]);
-  }
-  for (int lane = 0; lane < kLanes; ++lane) {
-    lo = smaller(lows[lane], lo);
-    hi = larger(highs[lane], hi);
-  }
+  lo = smaller(lows[0], lo);
+  hi = larger(highs[0], hi);
 }
 
 // Widens the ranges of a run of neighbouring blocks by one element each.
-template <class T>
-inline __attribute__((always_inline)) void widen_each(const T* __restrict x, int64_t stride, int64_t n,
-                                                      float* __restrict lo, float* __restrict hi, int64_t step) {
-  const auto loop = [&](auto x_stride, auto block_stride) QUAVER_INLINE {
-    for (int64_t i = 0; i < n; ++i) {
-      const float value = finite_or_zero(to_float(x[i * x_stride]));
-      lo[i * block_stride] = smaller(value, lo[i * block_stride]);
-      hi[i * block_stride] = larger(value, hi[i * block_stride]);
+template <class T, int kWidth>
+inline __attribute__((always_inline)) void widen_each(const T* x, int64_t stride, int64_t n, bool far,
+                                                      float* __restrict lo, float* __restrict hi, int64_t step,
+                                                      Fused<kWidth> fused) {
+  Lane<T> room[kChunk];
+  for (int64_t at = 0; at < n; at += kChunk) {
+    const int64_t count = std::min(kChunk, n - at);
+    const T* const first = x + at * stride;
+    if (far && stride == 1) fetch_ahead(first, count);
+    const Lane<T>* __restrict lanes = bring_lanes(first, stride, count, room, fused);
+    const auto loop = [&](auto block_step) QUAVER_INLINE {
+      for (int64_t i = 0; i < count; ++i) {
+        const float value = finite_or_zero(to_float(lanes[i]));
+        float& low = lo[(at + i) * block_step];
+        float& high = hi[(at + i) * block_step];
+        low = smaller(value, low);
+        high = larger(value, high);
+      }
+    };
+    if (step == 1) {
+      loop(std::integral_constant<int64_t, 1>{});
+    } else {
+      loop(step);
     }
-  };
-  using Next = std::integral_constant<int64_t, 1>;
-  if (stride == 1 && step == 1) return loop(Next{}, Next{});
-  loop(stride, step);
+  }
 }
 
 // Widens the ranges [lo, hi] of all blocks by the elements of the nest; both start as 0 (a range holds 0).
 template <class T>
 void widen_ranges(const QparamsArguments& arguments, float* lo, float* hi) {
-  vectorized([&]() QUAVER_INLINE {
+  vectorized_fused([&](auto fused) QUAVER_INLINE {
     const ReductionNest& nest = arguments.nest;
     const T* x = static_cast<const T*>(arguments.x);
     const int64_t x_stride = inner_stride(nest, kReduced);
     const int64_t block_stride = inner_stride(nest, kResult);
+    const bool far = nest.numel() * static_cast<int64_t>(sizeof(T)) >= kFarBytes;
     walk(nest, 0, nest.numel(), [&](const int64_t (&offset)[kReductionOperands], int64_t n) QUAVER_INLINE {
       const T* run = x + offset[kReduced];
       float* run_lo = lo + offset[kResult];
       float* run_hi = hi + offset[kResult];
       if (block_stride == 0) {
-        widen_one(run, x_stride, n, *run_lo, *run_hi);
+        widen_one(run, x_stride, n, far, *run_lo, *run_hi, fused);
       } else {
-        widen_each(run, x_stride, n, run_lo, run_hi, block_stride);
+        widen_each(run, x_stride, n, far, run_lo, run_hi, block_stride, fused);
       }
     });
   });

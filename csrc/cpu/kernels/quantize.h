@@ -6,18 +6,44 @@
 #include "cpu/kernels/draws.h"
 #include "cpu/kernels/element_types.h"
 #include "cpu/kernels/elementwise.h"
+#include "cpu/kernels/quotient.h"
 
 namespace quaver {
 
+// x to its code.
+template <QuantizeMode kMode, class Code, int kWidth>
+struct Quantization {
+  static constexpr bool kTakesReciprocals = kAvoidsDivision<kMode, kWidth>;
+  CodeRange range;
+
+  template <class T>
+  QUAVER_FUNCTION Code operator()(T x, float scale, int32_t zero_point, float uniform) const {
+    return static_cast<Code>(quantize(to_float(x), scale, zero_point, range, kMode, uniform));
+  }
+
+  template <class T>
+  QUAVER_FUNCTION Code by_reciprocal(T x, float scale, float reciprocal, int32_t zero_point) const {
+    return static_cast<Code>(quantize_by_reciprocal<kMode>(to_float(x), scale, reciprocal, zero_point, range));
+  }
+
+  template <class Use>
+  QUAVER_FUNCTION void share(float scale, int32_t zero_point, const Use& use) const {
+    if constexpr (kAvoidsDivision<kMode, kWidth>) {
+      if (avoids_division(scale, zero_point, range)) {
+        const SharedScale<kMode> shared(scale, zero_point, range);
+        return use([&](auto x, float) QUAVER_INLINE { return static_cast<Code>(shared.code(to_float(x))); });
+      }
+    }
+    use([&](auto x, float uniform) QUAVER_INLINE { return (*this)(x, scale, zero_point, uniform); });
+  }
+};
+
 template <QuantizeMode kMode, class T, class Code>
 void quantize_elements(const QuantizeArguments& arguments, int64_t begin, int64_t end) {
-  vectorized([&]() QUAVER_INLINE {
-    const CodeRange range = arguments.range;
+  vectorized_fused([&](auto fused) QUAVER_INLINE {
     elementwise(arguments.nest, begin, end, DrawsOf<kMode>(arguments.seed), static_cast<const T*>(arguments.x),
                 static_cast<Code*>(arguments.q), arguments.scale, arguments.zero_point,
-                [=](T x, float scale, int32_t zero_point, float uniform) QUAVER_INLINE {
-                  return static_cast<Code>(quantize(to_float(x), scale, zero_point, range, kMode, uniform));
-                });
+                Quantization<kMode, Code, fused>{arguments.range}, fused);
   });
 }
 

@@ -30,7 +30,7 @@ inline __attribute__((always_inline)) void widen_row(const T* __restrict from, i
 inline __attribute__((always_inline)) void quantize_row(const float* __restrict y, const RowCodes& codes, int64_t row) {
   float lo = 0.0f;
   float hi = 0.0f;
-  widen_one(y, 1, codes.length, lo, hi);
+  widen_one(y, 1, codes.length, false, lo, hi, Fused<0>{});
   const CodeRange range = codes.range;
   const ScaleAndZeroPoint chosen = choose_qparams(lo, hi, codes.symmetric, range, 0.0f);
   uint8_t* __restrict q = codes.q + row * codes.length;

@@ -12,15 +12,17 @@ namespace quaver {
 
 template <class Code>
 int32_t sum_run(const Code* codes, int64_t stride, int64_t n) {
-  uint32_t sum = 0;
+  int32_t result = 0;
   vectorized([&]() QUAVER_INLINE {
     const auto loop = [&](auto step) QUAVER_INLINE {
+      uint32_t sum = 0;  // a variable of its own: what bytes could alias stays in memory
       for (int64_t i = 0; i < n; ++i) sum += static_cast<uint32_t>(static_cast<int32_t>(codes[i * step]));
+      result = static_cast<int32_t>(sum);
     };
     if (stride == 1) return loop(std::integral_constant<int64_t, 1>{});
     loop(stride);
   });
-  return static_cast<int32_t>(sum);
+  return result;
 }
 
 // Sums [begin, end) in the order of the kept loops.
