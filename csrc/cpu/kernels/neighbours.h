@@ -24,7 +24,11 @@ template <class T>
 inline __attribute__((always_inline)) const T* bring(const T* __restrict from, int64_t stride, int64_t n,
                                                      T* __restrict room) {
   if (stride == 1) return from;
-  for (int64_t i = 0; i < n; ++i) room[i] = from[i * stride];
+  if (stride == 0) {
+    for (int64_t i = 0; i < n; ++i) room[i] = *from;
+  } else {
+    for (int64_t i = 0; i < n; ++i) room[i] = from[i * stride];
+  }
   return room;
 }
 
