@@ -45,10 +45,17 @@ QUAVER_FUNCTION float to_float(Float16 value) {
 
 QUAVER_FUNCTION void from_float(float value, float& out) { out = value; }
 
-QUAVER_FUNCTION void from_float(float value, BFloat16& out) {
+// The same for what is no NaN.
+QUAVER_FUNCTION void from_number(float value, float& out) { out = value; }
+
+QUAVER_FUNCTION void from_number(float value, BFloat16& out) {
   const uint32_t bits = bits_of(value);
-  const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-  out.bits = static_cast<uint16_t>(is_nan(value) ? 0x7FC0u : rounded);
+  out.bits = static_cast<uint16_t>((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
+}
+
+QUAVER_FUNCTION void from_float(float value, BFloat16& out) {
+  from_number(value, out);
+  if (is_nan(value)) out.bits = 0x7FC0u;
 }
 
 // Below 2^-14 the result is a multiple of 2^-24, which is one unit in the last place of floats in [0.5, 1): adding 0.5

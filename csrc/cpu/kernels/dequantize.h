@@ -22,7 +22,13 @@ struct Dequantization {
 
   template <class Use>
   QUAVER_FUNCTION void share(float scale, int32_t zero_point, const Use& use) const {
-    use([&](auto code, float draw) QUAVER_INLINE { return (*this)(code, scale, zero_point, draw); });
+    if (!is_finite(scale))
+      return use([&](auto code, float draw) QUAVER_INLINE { return (*this)(code, scale, zero_point, draw); });
+    use([&](auto code, float) QUAVER_INLINE {
+      T x;
+      from_number(dequantize(code, scale, zero_point), x);
+      return x;
+    });
   }
 };
 

@@ -1,5 +1,5 @@
 // half.h: rows of float16 to and from float, by the instructions made for it where a machine has them: the numbers of
-// convert.h, and its NaN. No torch header.
+// convert.h, and NaN for NaN. No torch header.
 #pragma once
 
 #if defined(__x86_64__)
@@ -31,15 +31,10 @@ __attribute__((target("avx2,f16c"))) inline void widen_half(const Float16* from,
 }
 
 __attribute__((target("avx2,f16c"))) inline void narrow_half(const float* from, int64_t n, Float16* to, Fused<8>) {
-  const __m256 sign = _mm256_set1_ps(-0.0f);
-  const __m256 nan = _mm256_set1_ps(__builtin_nanf(""));
   int64_t i = 0;
-  for (; i + 8 <= n; i += 8) {
-    const __m256 x = _mm256_loadu_ps(from + i);
-    const __m256 signed_nan = _mm256_or_ps(_mm256_and_ps(x, sign), nan);
-    const __m256 plain = _mm256_blendv_ps(x, signed_nan, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), _mm256_cvtps_ph(plain, _MM_FROUND_TO_NEAREST_INT));
-  }
+  for (; i + 8 <= n; i += 8)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i),
+                     _mm256_cvtps_ph(_mm256_loadu_ps(from + i), _MM_FROUND_TO_NEAREST_INT));
   narrow_half(from + i, n - i, to + i, Fused<0>{});
 }
 
@@ -53,15 +48,10 @@ __attribute__((target("avx512f,avx512bw,avx512vl"))) inline void widen_half(cons
 
 __attribute__((target("avx512f,avx512bw,avx512vl"))) inline void narrow_half(const float* from, int64_t n, Float16* to,
                                                                              Fused<16>) {
-  const __m512i sign = _mm512_set1_epi32(INT32_MIN);
-  const __m512i nan = _mm512_castps_si512(_mm512_set1_ps(__builtin_nanf("")));
   for (int64_t i = 0; i < n; i += 16) {
     const __mmask16 rest = n - i < 16 ? (1u << (n - i)) - 1 : 0xFFFFu;
     const __m512 x = _mm512_maskz_loadu_ps(rest, from + i);
-    const __m512i signed_nan = _mm512_or_si512(_mm512_and_si512(_mm512_castps_si512(x), sign), nan);
-    const __mmask16 unordered = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    const __m512 plain = _mm512_mask_mov_ps(x, unordered, _mm512_castsi512_ps(signed_nan));
-    _mm256_mask_storeu_epi16(to + i, rest, _mm512_maskz_cvtps_ph(rest, plain, _MM_FROUND_TO_NEAREST_INT));
+    _mm256_mask_storeu_epi16(to + i, rest, _mm512_maskz_cvtps_ph(rest, x, _MM_FROUND_TO_NEAREST_INT));
   }
 }
 #endif
