@@ -22,8 +22,8 @@ LinearRows quantized_rows(const Tensor& x, bool symmetric) {
   rows.symmetric = symmetric;
   rows.range = check_qparams_range(kOp, CodeType::kInt8, symmetric, std::nullopt, std::nullopt);
   rows.allocate();
-  torch::stable::parallel_for(0, rows.count, kElementsPerThread / (rows.length + 1) + 1,
-                              [&](int64_t begin, int64_t end) { quantize_linear_rows(rows, begin, end); });
+  share(rows.count, kElementsPerThread / (rows.length + 1) + 1,
+        [&](int64_t begin, int64_t end) { quantize_linear_rows(rows, begin, end); });
   return rows;
 }
 

@@ -13,9 +13,8 @@ void multiply_cpu(MatmulProblem problem, const uint8_t* packed, bool padded) {
   if (problem.m * problem.n * problem.batches() == 0) return;
   fold_batch_into_rows(problem);
   const MatmulTasks tasks(problem);
-  torch::stable::parallel_for(0, tasks.count(problem), tasks.grain(problem), [&](int64_t begin, int64_t end) {
-    MatmulThread(problem, tasks, packed, padded).run(begin, end);
-  });
+  share(tasks.count(problem), tasks.grain(problem),
+        [&](int64_t begin, int64_t end) { MatmulThread(problem, tasks, packed, padded).run(begin, end); });
 }
 
 Tensor int8_matmul_cpu(const Outs<1>* given, const Tensor& a, const Tensor& b, OptionalTensor a_zero_point,
@@ -64,7 +63,7 @@ Tensor int8_prepack_cpu(const Tensor& b) {
   Tensor packed = torch::stable::new_empty(b, shape);
   const uint8_t* codes = static_cast<const uint8_t*>(b.const_data_ptr());
   uint8_t* to = static_cast<uint8_t*>(packed.mutable_data_ptr());
-  torch::stable::parallel_for(0, shape[0], kElementsPerThread / shape[1] + 1, [&](int64_t begin, int64_t end) {
+  share(shape[0], kElementsPerThread / shape[1] + 1, [&](int64_t begin, int64_t end) {
     for (int64_t panel = begin; panel < end; ++panel) {
       const int64_t first = panel * Panel::kColumns;
       const int columns = static_cast<int>(std::min<int64_t>(n - first, Panel::kColumns));
