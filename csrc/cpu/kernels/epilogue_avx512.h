@@ -1,4 +1,5 @@
-// epilogue_avx512.h: epilogue.h's results in vectors of 16, and codes by a division that is none. No torch header.
+// epilogue_avx512.h: epilogue.h's results in vectors of 16, but for those of the fixed mode, and codes by a division
+// that is none. No torch header.
 //
 // v / s, rounded to nearest, comes of three products fused with sums, from 1 / s rounded and what that rounding left;
 // csrc/cuda/quotient.cuh has the proof. As there, scales far from 1 are first brought near it by a power of 2, and v is
@@ -74,7 +75,7 @@ struct EpilogueAvx512 : StoredBlock {
         zero_points(has_zero_points(*problem)),
         has_bias(problem->bias.data != nullptr),
         relu(problem->relu),
-        fixed(problem->mode == RequantizeMode::kFixed) {
+        whole(columns->count == Panel::kColumns) {
     for (int half = 0; half < 2; ++half) {
       const int left = columns->count - half * kVector;
       stored[half] = static_cast<__mmask16>(left >= kVector ? 0xFFFF : left <= 0 ? 0 : (1 << left) - 1);
@@ -86,16 +87,20 @@ struct EpilogueAvx512 : StoredBlock {
 
   QUAVER_AVX512_INLINE void row(int i) const {
     Out* const to = static_cast<Out*>(out) + i * problem->n;
-    if constexpr (kIsCode<Out>)
-      if (fixed) return fixed_row(i, to);
-    for (int half = 0; half < 2; ++half) store(i, half, products(i, half), to + half * kVector);
+    if constexpr (kIsCode<Out>) {
+      if (whole) {
+        const __m256i codes = _mm256_set_m128i(codes_of(i, 1), codes_of(i, 0));
+        return _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), codes);
+      }
+    }
+    for (int half = 0; half < 2; ++half) store(i, half, to + half * kVector);
   }
 
  private:
   bool zero_points = false;
   bool has_bias = false;
   bool relu = false;
-  bool fixed = false;
+  bool whole = false;
   __mmask16 stored[2];
   __m512 scale[2];
   __m512 bias[2];
@@ -112,26 +117,25 @@ struct EpilogueAvx512 : StoredBlock {
     return _mm512_sub_epi32(_mm512_sub_epi32(acc, of_a), of_b);
   }
 
-  QUAVER_AVX512_INLINE void store(int i, int half, __m512i acc, Out* to) const {
-    const __mmask16 mask = stored[half];
-    if constexpr (std::is_same_v<Out, int32_t>) {
-      _mm512_mask_storeu_epi32(to, mask, acc);
-    } else {
-      __m512 v =
-          _mm512_mul_ps(_mm512_cvtepi32_ps(acc), _mm512_mul_ps(_mm512_set1_ps(row_values->scale[i]), scale[half]));
-      if (has_bias) v = _mm512_add_ps(v, bias[half]);
-      if (relu) v = _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LE_OQ), _mm512_setzero_ps());
-      if constexpr (std::is_same_v<Out, float>) _mm512_mask_storeu_ps(to, mask, v);
-      if constexpr (std::is_same_v<Out, BFloat16>) _mm256_mask_storeu_epi16(to, mask, bfloat16_of(v));
-      if constexpr (std::is_same_v<Out, Float16>) _mm256_mask_storeu_epi16(to, mask, float16_of(v));
-      if constexpr (kIsCode<Out>) _mm512_mask_cvtepi32_storeu_epi8(to, mask, quotient[half].codes(v));
-    }
+  QUAVER_AVX512_INLINE __m512 scaled(int i, int half) const {
+    const __m512 by = _mm512_mul_ps(_mm512_set1_ps(row_values->scale[i]), scale[half]);
+    __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(products(i, half)), by);
+    if (has_bias) v = _mm512_add_ps(v, bias[half]);
+    if (relu) v = _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LE_OQ), _mm512_setzero_ps());
+    return v;
   }
 
-  QUAVER_AVX512 __attribute__((noinline)) void fixed_row(int i, Out* to) const {
-    int32_t acc[Panel::kColumns];
-    for (int half = 0; half < 2; ++half) _mm512_storeu_si512(acc + half * kVector, products(i, half));
-    store_fixed_row(*this, i, acc, to);
+  QUAVER_AVX512_INLINE __m128i codes_of(int i, int half) const {
+    return _mm512_cvtepi32_epi8(quotient[half].codes(scaled(i, half)));
+  }
+
+  QUAVER_AVX512_INLINE void store(int i, int half, Out* to) const {
+    const __mmask16 mask = stored[half];
+    if constexpr (std::is_same_v<Out, int32_t>) _mm512_mask_storeu_epi32(to, mask, products(i, half));
+    if constexpr (std::is_same_v<Out, float>) _mm512_mask_storeu_ps(to, mask, scaled(i, half));
+    if constexpr (std::is_same_v<Out, BFloat16>) _mm256_mask_storeu_epi16(to, mask, bfloat16_of(scaled(i, half)));
+    if constexpr (std::is_same_v<Out, Float16>) _mm256_mask_storeu_epi16(to, mask, float16_of(scaled(i, half)));
+    if constexpr (kIsCode<Out>) _mm_mask_storeu_epi8(to, mask, codes_of(i, half));
   }
 };
 

@@ -101,11 +101,18 @@ QUAVER_AVX512 void store_block_avx512(const StoredBlock& block) {
   for (int row = 0; row < block.rows; ++row) epilogue.row(row);
 }
 
-template <class A, class B, class Out>
+template <class A, class B, class Stored>
 void multiply_and_store_amx(const BlockOfRows& a, const uint8_t* panel, int64_t steps, const StoredBlock& pending,
                             BlockSums& sums) {
-  if (a.rows <= 16) return multiply_tiles<A, B, 1, EpilogueAvx512<Out>>(a, panel, steps, pending, sums);
-  multiply_tiles<A, B, 2, EpilogueAvx512<Out>>(a, panel, steps, pending, sums);
+  if (a.rows <= 16) return multiply_tiles<A, B, 1, Stored>(a, panel, steps, pending, sums);
+  multiply_tiles<A, B, 2, Stored>(a, panel, steps, pending, sums);
+}
+
+template <class A, class B, class Out>
+MultiplyAndStore choose_multiply_and_store(bool fixed) {
+  if constexpr (kIsCode<Out>)
+    if (fixed) return multiply_and_store_amx<A, B, Epilogue<Out>>;
+  return multiply_and_store_amx<A, B, EpilogueAvx512<Out>>;
 }
 #endif
 
@@ -128,8 +135,9 @@ struct MatmulLoops {
           using Out = typename decltype(out_tag)::type;
           store = store_block<Out>;
 #if defined(__x86_64__)
-          if (capability >= CpuCapability::kAvx512) store = store_block_avx512<Out>;
-          if (capability == CpuCapability::kAmx) multiply_and_store = multiply_and_store_amx<A, B, Out>;
+          const bool fixed = problem.mode == RequantizeMode::kFixed;
+          if (capability >= CpuCapability::kAvx512 && !fixed) store = store_block_avx512<Out>;
+          if (capability == CpuCapability::kAmx) multiply_and_store = choose_multiply_and_store<A, B, Out>(fixed);
 #endif
         });
       });
