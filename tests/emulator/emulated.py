@@ -64,9 +64,8 @@ def library():
     """Builds the emulated library where needed, loads it and defines its ops."""
     nvcc = toolkit.nvcc()
     cxx_flags, nvcc_flags = _build_flags()
-    texts = [
-        path.read_text() for path in sorted((ROOT / "csrc").rglob("*")) if path.suffix in (".h", ".cuh", ".cu", ".cpp")
-    ]
+    sources = [path for path in (ROOT / "csrc").rglob("*") if path.suffix in (".h", ".cuh", ".cu", ".cpp")]
+    texts = [path.read_text() for path in sorted(sources) if ROOT / "csrc" / "cpu" not in path.parents]
     texts += build._texts(*runtime.SOURCES, runtime.HEADER, "toolkit.py", "seams.cpp")
     digest = build._digest(*texts, *cxx_flags, *nvcc_flags, torch.__version__, build.core().name)
     path = build.CACHE / f"libquaver_emulated_{digest}.so"
