@@ -19,7 +19,7 @@ help:
 	@echo "make test-deep  every test, those of minutes and gigabytes too"
 	@echo "make wheel   sdist and wheel, into dist;  make test-wheel  the wheel's tests beside torch $(TORCHES)"
 	@echo "make check   formatting and lint"
-	@echo "make bench   time the ops against the pure-torch reference"
+	@echo "make bench   time the ops against the pure-torch reference, and on the CPU beside their peers"
 	@echo "make evidence  count what the CUDA kernels do, with no GPU, and keep the table"
 	@echo "make gpu-test  on a machine with a GPU: the kernels on the real thing;  make gpu-bench  their times, beside torch's"
 	@echo "make docs    these functions and their pages as a site, into build/site; dead links are errors"
@@ -57,9 +57,8 @@ format: $(VENV)/check
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i $(CPP)
 
-bench: $(VENV)/built
-	$(PYTHON) -m benchmarks.bench_quantize
-	$(PYTHON) -m benchmarks.bench_matmul
+bench: $(VENV)/test
+	for benchmark in quantize matmul cpu_elementwise cpu_matmul; do $(PYTHON) -m benchmarks.bench_$$benchmark || exit 1; done
 
 evidence: $(VENV)/test
 	$(PYTHON) -m benchmarks.evidence

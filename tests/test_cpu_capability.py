@@ -150,6 +150,25 @@ def run_with(capability):
     return json.loads(process.stdout)
 
 
+FLAGS = {
+    "amx": {"amx_int8", "amx_tile", "avx512_vnni"},
+    "avx512_vnni": {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"},
+    "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq"},
+    "avx_vnni": {"avx2", "avx_vnni"},
+    "avx2": {"avx2"},
+    "portable": set(),
+}
+
+
+def test_nothing_that_the_machine_has_is_overlooked(machine):
+    """By the kernel's word: an instruction set that is not found is tested nowhere. Tiles may be refused."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    flags = next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())
+    best, *others = [name for name, needed in FLAGS.items() if needed <= flags]
+    assert machine["capability"] in ((best, others[0]) if best == "amx" else (best,))
+
+
 def test_a_name_of_no_capability_is_refused():
     environment = {**os.environ, "QUAVER_CPU_CAPABILITY": "sse9"}
     done = subprocess.run(

@@ -316,6 +316,20 @@ def test_a_compiled_layer_takes_the_packed_weight_that_is_there():
     assert_bits(torch.compile(layer, fullgraph=True)(x), expected)
 
 
+def test_an_exported_layer_takes_the_packed_weight_that_is_there():
+    layer = QuantLinear.from_float(linear()).eval()
+    x = normal(3, 48)
+    layer(x)
+    assert_bits(torch.export.export(layer, (x,)).module()(x), defined(layer, x))
+
+
+def test_of_a_weight_on_another_device_nothing_is_packed():
+    layer = QuantLinear.from_float(linear())
+    layer(normal(3, 48))
+    layer.weight_q = layer.weight_q.to("meta")
+    assert layer._packed_weight() is None
+
+
 def test_compiler_sees_one_op():
     """The layer traces as it is: no graph break, and shapes from the fakes."""
     layer = QuantLinear.from_float(linear(), symmetric=False).eval()

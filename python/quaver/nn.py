@@ -72,7 +72,9 @@ class QuantLinear(torch.nn.Module):
 
     def _packed_weight(self):
         weight = self.weight_q
-        if weight.device.type != "cpu" or torch.compiler.is_compiling():
+        if weight.device.type != "cpu":
+            return None
+        if torch.compiler.is_compiling():
             return self._packed
         made_from = (weight, None if weight.is_inference() else weight._version)
         if self._packed is None or self._packed_from[0] is not weight or self._packed_from[1] != made_from[1]:

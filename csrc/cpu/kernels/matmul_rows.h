@@ -13,6 +13,7 @@
 
 #include "cpu/kernels/epilogue.h"
 #include "cpu/kernels/multiply.h"
+#include "cpu/kernels/sum_codes.h"
 
 namespace quaver {
 
@@ -128,14 +129,7 @@ class MatmulChunk {
     for (int row = 0; row < blocks_[i].rows; ++row) {
       const uint8_t* codes = blocks_[i].codes + row * blocks_[i].stride;
       const bool is_signed = problem.a_type == CodeType::kInt8 && !moves();
-      int32_t sum = 0;
-      vectorized([&]() QUAVER_INLINE {
-        if (is_signed) {
-          for (int32_t n = 0; n < k; ++n) sum += static_cast<int8_t>(codes[n]);
-        } else {
-          for (int32_t n = 0; n < k; ++n) sum += codes[n];
-        }
-      });
+      const int32_t sum = is_signed ? sum_run(reinterpret_cast<const int8_t*>(codes), 1, k) : sum_run(codes, 1, k);
       moved_sums_[i][row] = moves_b() ? wrapping_multiply(sum, 128) : 0;
       if (sums_are_absent()) values_[i].sum[row] = moves() ? wrapping_subtract(sum, wrapping_multiply(k, 128)) : sum;
     }

@@ -10,6 +10,7 @@
 #if defined(__x86_64__)
 
 #include "cpu/kernels/epilogue.h"
+#include "cpu/kernels/stream.h"
 
 namespace quaver {
 
@@ -40,12 +41,6 @@ class AmxTiles {
     uint8_t rows[16] = {};
   };
 };
-
-// Few rows wait for b's memory: its next steps but four are on their way early, into the next panel too.
-inline void fetch_ahead(const uint8_t* step) {
-  constexpr int64_t kAhead = 4 * Panel::kStepBytes;
-  for (int64_t byte = 0; byte < Panel::kStepBytes; byte += 64) __builtin_prefetch(step + kAhead + byte);
-}
 
 #define QUAVER_TILE_PRODUCT(sum, a, b)                                    \
   if constexpr (std::is_same_v<A, int8_t> && std::is_same_v<B, int8_t>) { \
@@ -80,7 +75,7 @@ QUAVER_AMX void multiply_tiles(const BlockOfRows& a, const uint8_t* panel, int64
     QUAVER_TILE_PRODUCT(0, 4, 6);
     _tile_loadd(7, panel + Panel::kHalfBytes, Panel::kStepCodes);
     QUAVER_TILE_PRODUCT(1, 4, 7);
-    if constexpr (kRowTiles == 1) fetch_ahead(panel);
+    if constexpr (kRowTiles == 1) fetch_ahead(panel, Panel::kStepBytes);  // few rows wait for b's memory
     if constexpr (kRowTiles == 2) {
       _tile_loadd(5, from + 16 * a.stride, a.stride);
       QUAVER_TILE_PRODUCT(2, 5, 6);
