@@ -80,7 +80,8 @@ STABLE_TORCH_LIBRARY(quaver, m) {
 
   m.def(
       "int8_linear(Tensor x, Tensor weight_q, Tensor weight_scale, Tensor? bias=None, *, "
-      "Tensor? weight_sum=None, bool symmetric=True, ScalarType? dtype=None, Tensor? weight_packed=None) -> Tensor",
+      "Tensor? weight_sum=None, bool symmetric=True, bool relu=False, ScalarType? dtype=None, "
+      "Tensor? weight_packed=None) -> Tensor",
       tags);
 
   m.def("int8_prepack(Tensor b) -> Tensor", tags);

@@ -12,6 +12,7 @@ struct LinearArguments {
   Tensor b;                 // [K, N]: the weight, seen from the other side
   Tensor b_scale;           // [1, N] or one element
   OptionalTensor b_sum;     // [1, N]
+  bool relu;
   ScalarType dtype;         // of the result
   Tensor out;               // the result, in x's rank
   Tensor product;           // the same memory, in the rank of rows
@@ -21,7 +22,7 @@ inline Tensor transposed(const Tensor& matrix) { return torch::stable::transpose
 
 inline LinearArguments prepare_linear(const Tensor& x, const Tensor& weight_q, const Tensor& weight_scale,
                                       const OptionalTensor& bias, const OptionalTensor& weight_sum, bool symmetric,
-                                      std::optional<ScalarType> dtype, const Outs<1>* given) {
+                                      bool relu, std::optional<ScalarType> dtype, const Outs<1>* given) {
   constexpr const char* kOp = "int8_linear";
   check_float(kOp, "x", x);
   QUAVER_CHECK(x.dim() >= 1, kOp, "x must have at least 1 dimension, got 0");
@@ -60,6 +61,7 @@ inline LinearArguments prepare_linear(const Tensor& x, const Tensor& weight_q, c
           transposed(weight_q),
           single ? weight_scale : transposed(weight_scale),
           weight_sum ? OptionalTensor{transposed(*weight_sum)} : OptionalTensor{},
+          relu,
           type,
           out,
           x.dim() == 1 ? torch::stable::unsqueeze(out, 0) : out};
@@ -75,6 +77,7 @@ inline MatmulProblem linear_product(const LinearArguments& linear, const Optiona
   if (linear.b_scale.numel() > 1) product.b_scale.stride = linear.b_scale.stride(1);
   if (linear.b_sum) product.b_sum = sum_view(*linear.b_sum, 1, {});
   if (bias) product.bias = bias_view<float>("int8_linear", *bias, product.n, "x", linear.rows);
+  product.relu = linear.relu;
   product.out_type = output_of(check_float_type("int8_linear", "dtype", linear.dtype));
   return product;
 }

@@ -126,6 +126,8 @@ def results():
             yield f"dequantize {code_dtype} {dtype} per tensor", x
         y = quaver.int8_linear(normal(19, 259, dtype=dtype), codes(131, 259), scales(131, 1), symmetric=False)
         yield f"int8_linear {dtype}", y
+        y = quaver.int8_linear(normal(19, 259, dtype=dtype), codes(131, 259), scales(131, 1), relu=True)
+        yield f"int8_linear {dtype} relu", y
 
 
 def main():

@@ -45,10 +45,10 @@ def test_every_number_of_rows_and_codes(dtype, symmetric):
 @pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
 def test_every_result(dtype, symmetric):
     x, weight = normal(3, 96, dtype=torch.bfloat16), weights(20, 96)
-    for seed, (biased, summed) in enumerate(product((False, True), repeat=2)):
+    for seed, (biased, summed, relu) in enumerate(product((False, True), repeat=3)):
         options = {"bias": normal(20, seed=3)} if biased else {}
         options |= {"weight_sum": weight.sum(1, True, dtype=torch.int32)} if summed else {}
-        check(x, weight, symmetric=symmetric, dtype=dtype, seed=seed, **options)
+        check(x, weight, symmetric=symmetric, relu=relu, dtype=dtype, seed=seed, **options)
 
 
 @SYMMETRY

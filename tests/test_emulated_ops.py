@@ -247,7 +247,9 @@ def test_int8_matmul_requantize_fixed(relu):
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_int8_linear(dtype, symmetric):
     weight, scale = codes(40, 72), scales(40, 1)
-    check("int8_linear", normal(2, 5, 72, dtype=dtype), weight, scale, normal(40), symmetric=symmetric)
+    for relu in (False, True):
+        x = normal(2, 5, 72, dtype=dtype)
+        check("int8_linear", x, weight, scale, normal(40), symmetric=symmetric, relu=relu)
     weight_sum = weight.sum(1, True, dtype=torch.int32)
     check("int8_linear", normal(72, dtype=dtype), weight, scale, weight_sum=weight_sum, symmetric=symmetric)
 

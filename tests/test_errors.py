@@ -497,6 +497,7 @@ REFUSED_BY_FUNCTIONS = {
         "int8_linear: weight_q must be a tensor, got NoneType": lambda: quaver.int8_linear(X, None, ONE),
         "int8_linear: weight_sum must be a tensor, got int": lambda: quaver.int8_linear(X, W, ONE, weight_sum=1),
         "int8_linear: symmetric must be a bool, got str": lambda: quaver.int8_linear(X, W, ONE, symmetric="no"),
+        "int8_linear: relu must be a bool, got int": lambda: quaver.int8_linear(X, W, ONE, relu=1),
         **of_both("symmetric must be a bool, got int", symmetric=1),
         **of_both(f"{GRANULARITY} {PerTensor!r}", PerTensor),
         **of_both(f"{GRANULARITY} 'per_tensor'", "per_tensor"),

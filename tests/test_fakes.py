@@ -99,7 +99,7 @@ CALLS = (
     ("fake_quantize", (normal(4, 6, dtype=torch.float16).t().requires_grad_(), scales(6, 1), zero_points(6, 1)), {}),
     ("fake_quantize_mask", (normal(4, 6, dtype=torch.bfloat16), one(0.01)), {"mode": "affine", "q_min": 3}),
     ("int8_linear", (normal(3, 4), *linear_layer(5, 4)), {}),
-    ("int8_linear", (normal(4), *linear_layer(5, 4)), {"symmetric": False, "dtype": torch.bfloat16}),
+    ("int8_linear", (normal(4), *linear_layer(5, 4)), {"symmetric": False, "relu": True, "dtype": torch.bfloat16}),
     ("int8_linear", (normal(2, 3, 4, dtype=torch.float16), codes(5, 4), one()), {"weight_sum": zero_points(5, 1)}),
 )
 

@@ -35,12 +35,12 @@ def assert_as_defined(*args, **options):
     return actual
 
 
-def composed(x, weight_q, weight_scale, bias=None, *, symmetric=True, dtype=None):
+def composed(x, weight_q, weight_scale, bias=None, *, symmetric=True, relu=False, dtype=None):
     """What int8_linear says it is, in public functions."""
     rows = x.view(-1, x.shape[-1])
     q, params = quaver.dynamic_quantize(rows, quaver.PerToken(), symmetric=symmetric)
     y = quaver.int8_matmul_dequantize(
-        q, weight_q.t(), params, weight_scale.t(), bias=bias, dtype=x.dtype if dtype is None else dtype
+        q, weight_q.t(), params, weight_scale.t(), bias=bias, relu=relu, dtype=x.dtype if dtype is None else dtype
     )
     return y.view(*x.shape[:-1], weight_q.shape[0])
 
@@ -103,7 +103,9 @@ def test_is_its_composition(x_dtype, dtype, symmetric, device):
         quaver.int8_linear(x, *args, symmetric=symmetric, dtype=dtype),
         composed(x, *args, symmetric=symmetric, dtype=dtype),
     )
-    assert_bits(quaver.int8_linear(x, *args, symmetric=symmetric), composed(x, *args, symmetric=symmetric))
+    for relu in (False, True):
+        options = {"symmetric": symmetric, "relu": relu}
+        assert_bits(quaver.int8_linear(x, *args, **options), composed(x, *args, **options))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -126,6 +128,7 @@ def test_edge_values(symmetric, device):
     x = torch.cat([x, x.clamp(-300, 300), x.nan_to_num(0, 0, 0)])
     y = assert_as_defined(x, *layer(9, x.shape[1], device), symmetric=symmetric)
     assert y.isfinite().any()
+    assert_as_defined(x, *layer(9, x.shape[1], device), symmetric=symmetric, relu=True)
 
 
 @pytest.mark.parametrize("device", DEVICES)

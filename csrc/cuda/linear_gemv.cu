@@ -105,7 +105,8 @@ __global__ void __launch_bounds__(Gemv::kThreads, Gemv::kBlocks)
       const int32_t product = correct_for_zero_points(result.product, chosen.zero_point, 0, 0, column_sum, 0);
       const float scale = problem.b_scale.data[column * problem.b_scale.stride];
       const float bias = value_at(problem.bias, BatchPlace{}, column, 0.0f);
-      store_float(problem, scale_product(product, chosen.scale, scale, problem.bias.data != nullptr, bias, false),
+      const bool has_bias = problem.bias.data != nullptr;
+      store_float(problem, scale_product(product, chosen.scale, scale, has_bias, bias, problem.relu),
                   result.row * problem.n + column);
     }
     __syncthreads();

@@ -240,10 +240,10 @@ bool run_in_one_launch(const LinearArguments& linear, const OptionalTensor& bias
 }
 
 Tensor int8_linear_cuda(const Outs<1>* given, const Tensor& x, const Tensor& weight_q, const Tensor& weight_scale,
-                        OptionalTensor bias, OptionalTensor weight_sum, bool symmetric, std::optional<ScalarType> dtype,
-                        OptionalTensor weight_packed) {
+                        OptionalTensor bias, OptionalTensor weight_sum, bool symmetric, bool relu,
+                        std::optional<ScalarType> dtype, OptionalTensor weight_packed) {
   refuse_packed("int8_linear", "weight_packed", weight_packed);
-  const LinearArguments linear = prepare_linear(x, weight_q, weight_scale, bias, weight_sum, symmetric, dtype, given);
+  const LinearArguments linear = prepare_linear(x, weight_q, weight_scale, bias, weight_sum, symmetric, relu, dtype, given);
   if (run_in_one_launch(linear, bias, symmetric)) return linear.out;
   const auto [q, scale, zero_point, row_sum] =
       dynamic_quantize_cuda(nullptr, linear.rows, linear.token_scale_shape, symmetric, ScalarType::Char, std::nullopt,
@@ -252,7 +252,7 @@ Tensor int8_linear_cuda(const Outs<1>* given, const Tensor& x, const Tensor& wei
   if (!symmetric) a_zero_point = zero_point;
   const Outs<1> product{linear.product};
   int8_matmul_dequantize_cuda(&product, q, linear.b, scale, linear.b_scale, a_zero_point, std::nullopt, std::nullopt,
-                              linear.b_sum, bias, false, linear.dtype, std::nullopt);
+                              linear.b_sum, bias, relu, linear.dtype, std::nullopt);
   return linear.out;
 }
 

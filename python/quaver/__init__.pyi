@@ -127,6 +127,7 @@ def int8_linear(
     *,
     weight_sum: Tensor | None = None,
     symmetric: bool = True,
+    relu: bool = False,
     dtype: torch.dtype | None = None,
     weight_packed: Tensor | None = None,
     check: bool = False,

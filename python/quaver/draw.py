@@ -324,7 +324,7 @@ def _int8_linear(draw):
         arguments["bias"] = draw.floats([n], torch.float32)
     if draw.chance(0.5):
         arguments["weight_sum"] = arguments["weight_q"].sum(1, keepdim=True, dtype=torch.int32)
-    return {**arguments, "dtype": draw.one_of(None, *FLOAT_DTYPES)}
+    return {**arguments, "relu": draw.chance(0.5), "dtype": draw.one_of(None, *FLOAT_DTYPES)}
 
 
 CALLS = {

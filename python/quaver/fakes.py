@@ -513,7 +513,7 @@ def fake_quantize_mask(x, scale, zero_point=None, *, q_min=None, q_max=None, dty
 
 @torch.library.register_fake("quaver::int8_linear")
 def int8_linear(
-    x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, dtype=None, weight_packed=None
+    x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, relu=False, dtype=None, weight_packed=None
 ):
     op = "int8_linear"
     _check_float(op, "x", x)

@@ -737,12 +737,13 @@ def int8_linear(
     *,
     weight_sum=None,
     symmetric=True,
+    relu=False,
     dtype=None,
     weight_packed=None,
     check=False,
     out=None,
 ):
-    """A linear layer with int8 weights: y = x @ dequantize(weight).T + bias, with x quantized row by row on the way.
+    """A linear layer with int8 weights: y = relu(x @ dequantize(weight).T + bias), x quantized row by row on the way.
 
     dynamic_quantize(x, PerToken(), symmetric=symmetric), then int8_matmul_dequantize with the weight.
 
@@ -753,6 +754,7 @@ def int8_linear(
         bias: float32 [N] (float16 and bfloat16 are widened).
         weight_sum: int32 [N, 1], the sums of weight_q's rows, if known: asymmetric activations need them.
         symmetric: whether activations have a zero point of 0. Asymmetric ones use all 256 codes for a one-sided range.
+        relu: negative results become 0; NaN stays.
         dtype: of the result; x's dtype by default, whatever torch.autocast says.
         weight_packed: int8_prepack(weight_q.t()), on the CPU: the same results, sooner.
         check: also verify that scales are positive and finite, which waits for the device.
@@ -776,7 +778,7 @@ def int8_linear(
     op = "int8_linear"
     check_tensors(op, x=x, weight_q=weight_q, weight_scale=weight_scale)
     check_optional_tensors(op, bias=bias, weight_sum=weight_sum, weight_packed=weight_packed)
-    check_bools(op, symmetric=symmetric)
+    check_bools(op, symmetric=symmetric, relu=relu)
     if isinstance(weight_scale, QuantizationParams):
         if not weight_scale.symmetric:
             raise ValueError(f"quaver::{op}: weight_scale must be symmetric QuantizationParams, got asymmetric ones")
@@ -795,6 +797,7 @@ def int8_linear(
         widened(bias),
         weight_sum=weight_sum,
         symmetric=symmetric,
+        relu=relu,
         dtype=dtype,
         weight_packed=weight_packed,
     )

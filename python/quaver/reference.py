@@ -388,7 +388,7 @@ def fake_quantize_mask(x, scale, zero_point=None, *, q_min=None, q_max=None, dty
 
 
 def int8_linear(
-    x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, dtype=None, weight_packed=None
+    x, weight_q, weight_scale, bias=None, *, weight_sum=None, symmetric=True, relu=False, dtype=None, weight_packed=None
 ):
     """dynamic_quantize of each row, then int8_matmul_dequantize with the weight."""
     rows = x.unsqueeze(0) if x.dim() == 1 else x
@@ -400,6 +400,7 @@ def int8_linear(
         weight_scale if weight_scale.numel() == 1 else weight_scale.t(),
         a_zero_point=zero_point,
         bias=bias,
+        relu=relu,
         dtype=x.dtype if dtype is None else dtype,
     )
     return y.squeeze(0) if x.dim() == 1 else y

@@ -95,6 +95,7 @@ def argument_cases(dtype):
     for result in FLOAT_DTYPES:
         yield case(x, 19, bias, dtype=result)
         yield case(x, 19, dtype=result, symmetric=False)
+        yield case(x, 19, bias, dtype=result, relu=True)
     weight = codes(19, 48, seed=1)
     yield case(x, 19, bias, weight=weight, weight_sum=weight.sum(1, True, dtype=torch.int32), symmetric=False)
     yield OpCase("int8_linear", x, codes(9, 48), scales(), symmetric=False)
