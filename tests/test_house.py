@@ -31,6 +31,7 @@ KNOWS = {
     "arguments": {"qparams"},
     "ops": {"arguments", "out", "qparams"},
     "quant_tool": {"ops", "qparams"},
+    "histogram": set(),
     "nn": {"ops", "qparams"},
     "model": {"nn", "observers", "qparams"},
     "vmap": {"library"},
