@@ -32,6 +32,8 @@ KNOWS = {
     "ops": {"arguments", "out", "qparams"},
     "quant_tool": {"ops", "qparams"},
     "histogram": set(),
+    "entropy": {"histogram"},
+    "observers": {"arguments", "entropy", "histogram", "ops", "qparams"},
     "nn": {"ops", "qparams"},
     "model": {"nn", "observers", "qparams"},
     "vmap": {"library"},

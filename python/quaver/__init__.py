@@ -3,7 +3,7 @@
 from quaver import library  # noqa: F401 - defines torch.ops.quaver, which everything below needs
 
 # isort: split
-from quaver import fakes, quant_tool, reference, vmap  # noqa: F401 - what they register
+from quaver import fakes, observers, quant_tool, reference, vmap  # noqa: F401 - what they register
 from quaver.explain import MatmulPlan, explain_matmul
 from quaver.library import build_info
 from quaver.model import quantize_model
@@ -57,6 +57,7 @@ __all__ = [
     "int8_matmul_requantize",
     "int8_prepack",
     "load_tuning",
+    "observers",
     "quant_tool",
     "quantize",
     "quantize_model",

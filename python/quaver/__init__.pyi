@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from quaver import fakes as fakes
+from quaver import observers as observers
 from quaver import quant_tool as quant_tool
 from quaver import reference as reference
 from quaver.explain import MatmulPlan as MatmulPlan

@@ -58,12 +58,16 @@ def check_bools(op, **values):
             raise TypeError(f"quaver::{op}: {name} must be a bool, got {type(value).__name__}")
 
 
-def scale_shape(op, granularity, x):
+def check_granularity(op, granularity):
     if not isinstance(granularity, (PerTensor, PerChannel, PerToken, PerGroup)):
         raise TypeError(
             f"quaver::{op}: granularity must be PerTensor(), PerChannel(axis), PerToken() or PerGroup(size), "
             f"got {granularity!r}"
         )
+
+
+def scale_shape(op, granularity, x):
+    check_granularity(op, granularity)
     return granularity.scale_shape(x.shape)
 
 
