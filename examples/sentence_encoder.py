@@ -275,8 +275,8 @@ def main():
     batches = tokenize(tokenizer, sentences)
     models = {
         FLOAT: model,
-        SYMMETRIC: quaver.quantize_model(model, symmetric=True),
-        ASYMMETRIC: quaver.quantize_model(model, symmetric=False),
+        SYMMETRIC: quaver.quantize_model(model),
+        ASYMMETRIC: quaver.quantize_model(model, quaver.QuantConfig(symmetric=False)),
     }
     layers = {name: linear_layers(each) for name, each in models.items()}
     layer_count = len(layers[FLOAT])

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import Linear
 
-from quaver import QuantLinear, quantize_model, reference
+import quaver
+from quaver import PerTensor, QuantConfig, QuantLinear, quantize_model, reference
 from tests.cases import assert_bits, normal
 
 
@@ -50,7 +51,7 @@ def names_of_int8_layers(model):
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_every_linear_is_swapped_and_equals_the_reference(symmetric):
     model = Block()
-    quantized = quantize_model(model, symmetric=symmetric)
+    quantized = quantize_model(model, QuantConfig(symmetric=symmetric))
     assert names_of_int8_layers(quantized) == ["encoder.query", "encoder.key", "head"]
 
     x = normal(5, 16)
@@ -68,7 +69,7 @@ def test_every_linear_is_swapped_and_equals_the_reference(symmetric):
 
 def test_symmetric_reaches_the_layers():
     assert quantize_model(Block()).head.symmetric is True
-    assert quantize_model(Block(), symmetric=False).head.symmetric is False
+    assert quantize_model(Block(), QuantConfig(symmetric=False)).head.symmetric is False
 
 
 def test_the_model_itself_is_not_touched():
@@ -118,42 +119,69 @@ def test_a_saved_model_is_loaded_into_a_new_one():
 # Which layers
 
 
+def kept(*patterns):
+    """A config that leaves these layers as they are."""
+    return QuantConfig(overrides=dict.fromkeys(patterns))
+
+
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    ("overrides", "expected"),
     [
-        ({"include": ["encoder.*"]}, ["encoder.query", "encoder.key"]),
-        ({"include": ["head"]}, ["head"]),
-        ({"include": ["*.query", "head"]}, ["encoder.query", "head"]),
-        ({"exclude": ["head"]}, ["encoder.query", "encoder.key"]),
-        ({"exclude": ["*.k?y", "h*"]}, ["encoder.query"]),
-        ({"include": ["encoder.*"], "exclude": ["*.[qx]uery"]}, ["encoder.key"]),
-        ({"include": ("encoder.*",), "exclude": ("*",)}, []),
-        ({"include": []}, []),
+        ({"head": None}, ["encoder.query", "encoder.key"]),
+        ({"*.k?y": None, "h*": None}, ["encoder.query"]),
+        ({"encoder.*": QuantConfig(), "*": None}, ["encoder.query", "encoder.key"]),
+        ({"*.[qx]uery": None, "encoder.*": QuantConfig(), "head": None}, ["encoder.key"]),
+        ({"*": None, "head": QuantConfig()}, []),
     ],
 )
-def test_include_and_exclude(options, expected):
-    assert names_of_int8_layers(quantize_model(Block(), **options)) == expected
+def test_the_first_override_that_matches_decides(overrides, expected):
+    assert names_of_int8_layers(quantize_model(Block(), QuantConfig(overrides=overrides))) == expected
 
 
-@pytest.mark.parametrize("argument", ["include", "exclude"])
+def test_an_override_says_how():
+    config = QuantConfig(symmetric=False, overrides={"head": QuantConfig(weights=PerTensor())})
+    quantized = quantize_model(Block(), config)
+    assert quantized.encoder["query"].symmetric is False
+    assert quantized.encoder["query"].weight_scale.shape == (16, 1)
+    assert quantized.head.symmetric is True
+    assert quantized.head.weight_scale.shape == (1, 1)
+
+
 @pytest.mark.parametrize("pattern", ["encoder.value", "Head", "encoder.norm", "encoder", ""])
-def test_a_pattern_that_matches_no_layer_is_refused(argument, pattern):
+def test_a_pattern_that_matches_no_layer_is_refused(pattern):
     """A typing error must not silently quantize something else: not in case, nor by naming what is no Linear."""
-    words = rf"the {argument} pattern '{pattern}' matches none of \['encoder.key', 'encoder.query', 'head'\]"
+    words = rf"the pattern '{pattern}' of overrides matches none of \['encoder.key', 'encoder.query', 'head'\]"
     with pytest.raises(ValueError, match=words):
-        quantize_model(Block(), **{argument: [pattern]})
+        quantize_model(Block(), kept(pattern))
 
 
-@pytest.mark.parametrize("argument", ["include", "exclude"])
-def test_a_single_string_is_refused(argument):
-    with pytest.raises(TypeError, match=f"{argument} must be a list of patterns, got the string 'head'"):
-        quantize_model(Block(), **{argument: "head"})
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"weights": 0}, "weights must be PerChannel or PerTensor, got int"),
+        ({"activations": quaver.PerChannel(0)}, "activations must be PerToken or PerTensor, got PerChannel"),
+        ({"symmetric": 1}, "symmetric must be bool, got int"),
+        ({"embeddings": None}, "embeddings must be bool, got NoneType"),
+        ({"observer": "minmax"}, "observer must be callable, got str"),
+        ({"overrides": ["head"]}, "overrides must be Mapping, got list"),
+        ({"overrides": {"head": False}}, r"overrides\['head'\] must be QuantConfig or NoneType, got bool"),
+        ({"overrides": {1: None}}, "a pattern of overrides must be str, got int"),
+    ],
+)
+def test_a_config_that_makes_no_sense_is_refused(options, words):
+    with pytest.raises(TypeError, match=f"^QuantConfig: {words}$"):
+        QuantConfig(**options)
+
+
+def test_what_is_no_config_is_refused():
+    with pytest.raises(TypeError, match="quantize_model: config must be a QuantConfig, got bool"):
+        quantize_model(Block(), True)
 
 
 def test_a_refusal_leaves_the_model_alone():
     model = Block()
     with pytest.raises(ValueError, match="matches none"):
-        quantize_model(model, exclude=["nothing"], inplace=True)
+        quantize_model(model, kept("nothing"), inplace=True)
     assert names_of_int8_layers(model) == []
 
 
@@ -174,13 +202,13 @@ def test_a_shared_layer_stays_shared():
 
 
 def test_one_name_includes_a_shared_layer():
-    quantized = quantize_model(Tied(), include=["second"])
+    quantized = quantize_model(Tied(), QuantConfig(overrides={"second": QuantConfig(), "*": None}))
     assert isinstance(quantized.first, QuantLinear)
     assert quantized.first is quantized.second
 
 
 def test_one_name_excludes_a_shared_layer():
-    quantized = quantize_model(Tied(), exclude=["second"])
+    quantized = quantize_model(Tied(), kept("second"))
     assert type(quantized.first) is Linear
     assert quantized.first is quantized.second
 
@@ -191,7 +219,7 @@ def test_a_shared_block():
     quantized = quantize_model(model)
     assert isinstance(quantized["a"][0], QuantLinear)
     assert quantized["a"] is quantized["b"]
-    assert names_of_int8_layers(quantize_model(model, exclude=["b.0"])) == []
+    assert names_of_int8_layers(quantize_model(model, kept("b.0"))) == []
 
 
 # What is a Linear
@@ -236,16 +264,16 @@ def test_torch_encoder_runs_its_int8_layers(stacked, padding):
 
 def test_torch_encoder_without_int8_layers_keeps_its_fused_path():
     layer = torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
-    assert quantize_model(layer, exclude=["*"]).activation_relu_or_gelu == layer.activation_relu_or_gelu
+    assert quantize_model(layer, kept("*")).activation_relu_or_gelu == layer.activation_relu_or_gelu
 
 
 def test_a_model_that_is_a_linear():
     model = Linear(8, 4)
-    quantized = quantize_model(model, symmetric=False)
+    quantized = quantize_model(model, QuantConfig(symmetric=False))
     assert repr(quantized) == "QuantLinear(in_features=8, out_features=4, bias=True, symmetric=False)"
     assert type(model) is Linear
 
 
 def test_a_model_that_is_a_linear_cannot_be_swapped_inplace():
-    with pytest.raises(ValueError, match=r"a torch\.nn\.Linear itself cannot be swapped inplace"):
+    with pytest.raises(ValueError, match=r"a layer itself cannot be swapped inplace"):
         quantize_model(Linear(8, 4), inplace=True)

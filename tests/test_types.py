@@ -14,6 +14,7 @@ import quaver
 
 PACKAGE = Path(quaver.__file__).parent
 STUB = ast.parse((PACKAGE / "__init__.pyi").read_text())
+NN_STUB = ast.parse((PACKAGE / "nn" / "__init__.pyi").read_text())
 
 # With what a type checker must say of a line.
 SAMPLE = """
@@ -36,6 +37,8 @@ quaver.nothing(x)  # error: has no attribute "nothing"
 layer = quaver.QuantLinear.from_float(torch.nn.Linear(3, 4))
 reveal_type(layer(x))  # reveal: "torch._tensor.Tensor"
 reveal_type(quaver.quantize_model(torch.nn.Sequential()))  # reveal: "torch.nn.modules.module.Module"
+quaver.quantize_model(layer, symmetric=False)  # error: Unexpected keyword argument "symmetric"
+reveal_type(quaver.nn.FakeQuantLinear(3, 4).to_int8().input)  # reveal: "quaver.qparams.QuantizationParams | None"
 with quaver.verify(), quaver.backend("reference"):
     quaver.selftest(1.5, device="cpu")
 quaver.backend("cuda")  # error: incompatible type "Literal['cuda']"
@@ -48,7 +51,7 @@ def stub_functions(body, prefix=""):
         if isinstance(node, ast.FunctionDef):
             yield prefix + node.name, node
         elif isinstance(node, ast.ClassDef):
-            yield from stub_functions(node.body, f"{node.name}.")
+            yield from stub_functions(node.body, f"{prefix}{node.name}.")
 
 
 def declared(node):
@@ -73,7 +76,12 @@ def actual(function):
 
 
 @pytest.mark.parametrize(
-    ("name", "node"), [pytest.param(name, node, id=name) for name, node in stub_functions(STUB.body)]
+    ("name", "node"),
+    [
+        pytest.param(name, node, id=name)
+        for stub, prefix in ((STUB, ""), (NN_STUB, "nn."))
+        for name, node in stub_functions(stub.body, prefix)
+    ],
 )
 def test_parameters_are_the_functions_own(name, node):
     function = quaver
@@ -82,7 +90,10 @@ def test_parameters_are_the_functions_own(name, node):
             vars(function)[part] if inspect.isclass(function) and part in vars(function) else getattr(function, part)
         )
     if name.endswith("__call__"):
-        assert [argument for argument, *_ in declared(node)] == ["self", "x"]  # torch's: what forward takes
+        assert [argument for argument, *_ in declared(node)] == ["self", "input"]  # torch's: what forward takes
+        return
+    if isinstance(function, property):
+        assert declared(node) == [("self", inspect.Parameter.POSITIONAL_OR_KEYWORD, None)]
         return
     function = function.__func__ if isinstance(function, classmethod) else function
     found = declared(node)
@@ -99,6 +110,7 @@ def test_every_public_name_is_declared():
     names = {alias.asname for node in STUB.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     names |= {node.name for node in STUB.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     assert names - {None} == set(quaver.__all__), "the stub python/quaver/__init__.pyi and __all__ differ"
+    assert {node.name for node in NN_STUB.body if isinstance(node, ast.ClassDef)} == set(quaver.nn.__all__)
 
 
 def test_the_package_says_that_it_is_typed():

@@ -17,7 +17,7 @@ PLACE = "<!-- every public name -->"
 # module says of itself.
 STAGES = {
     "Parameters": r"qparams\.\w+|ops\.\w*qparams\w*",
-    "Layers and models": r"(nn|model)\.\w+|ops\.\w*linear\w*",
+    "Layers and models": r"(nn|model|compare)\.\w+|ops\.\w*linear\w*",
     "The product": r"ops\.\w*matmul\w*",
     "Back to real numbers": r"ops\.dequantize",
     "Codes": r"ops\.\w*quantize\w*",
@@ -62,7 +62,8 @@ def _read_init():
 
 
 def _tree(module):
-    return ast.parse((PACKAGE / f"{module}.py").read_text())
+    file = PACKAGE / f"{module}.py"
+    return ast.parse((file if file.exists() else PACKAGE / module / "__init__.py").read_text())
 
 
 def _place(name, home):

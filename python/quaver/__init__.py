@@ -3,10 +3,11 @@
 from quaver import library  # noqa: F401 - defines torch.ops.quaver, which everything below needs
 
 # isort: split
-from quaver import fakes, observers, quant_tool, reference, vmap  # noqa: F401 - what they register
+from quaver import fakes, nn, observers, quant_tool, reference, vmap  # noqa: F401 - what they register
+from quaver.compare import Comparison, compare, sensitivity
 from quaver.explain import MatmulPlan, explain_matmul
 from quaver.library import build_info
-from quaver.model import quantize_model
+from quaver.model import QuantConfig, quantize_model
 from quaver.nn import QuantLinear
 from quaver.ops import (
     choose_qparams,
@@ -32,11 +33,13 @@ from quaver.verify import VerificationError, backend, verify
 __version__ = build_info()["version"]
 
 __all__ = [
+    "Comparison",
     "MatmulPlan",
     "PerChannel",
     "PerGroup",
     "PerTensor",
     "PerToken",
+    "QuantConfig",
     "QuantLinear",
     "QuantizationParams",
     "TunedPlan",
@@ -45,6 +48,7 @@ __all__ = [
     "build_info",
     "choose_qparams",
     "clear_tuning",
+    "compare",
     "dequantize",
     "dynamic_quantize",
     "explain_matmul",
@@ -57,6 +61,7 @@ __all__ = [
     "int8_matmul_requantize",
     "int8_prepack",
     "load_tuning",
+    "nn",
     "observers",
     "quant_tool",
     "quantize",
@@ -65,6 +70,7 @@ __all__ = [
     "requantize",
     "rms_norm_quantize",
     "selftest",
+    "sensitivity",
     "silu_mul_quantize",
     "tune_matmul",
     "verify",

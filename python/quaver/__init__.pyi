@@ -8,10 +8,14 @@ import torch
 from torch import Tensor
 
 from quaver import fakes as fakes
+from quaver import nn as nn
 from quaver import observers as observers
 from quaver import quant_tool as quant_tool
 from quaver import reference as reference
+from quaver.compare import Comparison as Comparison
 from quaver.explain import MatmulPlan as MatmulPlan
+from quaver.model import QuantConfig as QuantConfig
+from quaver.nn import QuantLinear as QuantLinear
 from quaver.qparams import PerChannel as PerChannel
 from quaver.qparams import PerGroup as PerGroup
 from quaver.qparams import PerTensor as PerTensor
@@ -25,28 +29,6 @@ __version__: str
 _Granularity: TypeAlias = PerTensor | PerChannel | PerToken | PerGroup
 _Scale: TypeAlias = Tensor | QuantizationParams
 
-class QuantLinear(torch.nn.Module):
-    in_features: int
-    out_features: int
-    symmetric: bool
-    weight_q: Tensor
-    weight_scale: Tensor
-    weight_sum: Tensor
-    bias: Tensor | None
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        *,
-        symmetric: bool = True,
-        device: torch.device | str | int | None = None,
-    ) -> None: ...
-    @classmethod
-    def from_float(cls, linear: torch.nn.Linear, *, symmetric: bool = True) -> QuantLinear: ...
-    def forward(self, x: Tensor) -> Tensor: ...
-    def __call__(self, x: Tensor) -> Tensor: ...
-
 def backend(name: Literal["reference"]) -> AbstractContextManager[object]: ...
 def build_info() -> dict[str, Any]: ...
 def choose_qparams(
@@ -59,6 +41,7 @@ def choose_qparams(
     q_max: int | None = None,
     eps: float | None = None,
 ) -> QuantizationParams: ...
+def compare(float_model: torch.nn.Module, int8_model: torch.nn.Module, batches: Iterable[Any]) -> Comparison: ...
 def dequantize(
     q: Tensor,
     scale: _Scale,
@@ -201,11 +184,11 @@ def quantize(
 ) -> Tensor: ...
 def quantize_model(
     model: torch.nn.Module,
+    config: QuantConfig = ...,
+    calibration: Iterable[Any] | None = None,
     *,
-    symmetric: bool = True,
-    include: Iterable[str] = ("*",),
-    exclude: Iterable[str] = (),
     inplace: bool = False,
+    progress: bool = True,
 ) -> torch.nn.Module: ...
 def requantize(
     acc: Tensor,
@@ -280,6 +263,12 @@ def rms_norm_quantize(
     out: tuple[Tensor, QuantizationParams, Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, QuantizationParams, Tensor, Tensor]: ...
 def explain_matmul(a: Tensor, b: Tensor, gpu: str = "A100", *, out_dtype: torch.dtype = ...) -> MatmulPlan: ...
+def sensitivity(
+    model: torch.nn.Module,
+    config: QuantConfig = ...,
+    calibration: Iterable[Any] | None = None,
+    batches: Iterable[Any] | None = None,
+) -> Comparison: ...
 def selftest(seconds: float = 60, *, device: torch.device | str | None = None, seed: int = 0) -> None: ...
 @overload
 def silu_mul_quantize(

@@ -1,85 +1,300 @@
 """From a float model to an int8 one."""
 
+import contextlib
 import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import torch
 
-from quaver.nn import QuantLinear
+from quaver import observers
+from quaver.graph import consumers
+from quaver.nn import QuantEmbedding, QuantLinear
+from quaver.qparams import PerChannel, PerTensor, PerToken
 
 
-def quantize_model(model, *, symmetric=True, include=("*",), exclude=(), inplace=False):
-    """A model whose torch.nn.Linear layers are QuantLinear: int8 weights, activations quantized row by row.
+@dataclass(frozen=True)
+class QuantConfig:
+    """How a model's layers become int8.
+
+    Arguments:
+        weights: which elements of a weight share a scale: PerChannel(0), one for each output, or PerTensor().
+        activations: PerToken(), dynamic: each row is quantized with what it holds; or PerTensor(), static: with one
+            scale for each layer, which calibration finds.
+        symmetric: whether activations have a zero point of 0, or one of their own.
+        observer: what decides on a static scale: a class of quaver.observers, or anything that is called with
+            `symmetric=` and gives an observer, such as functools.partial(observers.Percentile, high=99.99).
+        embeddings: whether tables of torch.nn.Embedding become int8 too, row by row.
+        overrides: {pattern: QuantConfig, or None for a layer that stays float}, patterns as in a shell
+            ("encoder.*.query") over the layers' names in `model.named_modules()`. The first that matches decides.
+
+    >>> QuantConfig(activations=PerTensor(), symmetric=False, overrides={"head": None}).overrides
+    {'head': None}
+    """
+
+    weights: PerChannel | PerTensor = PerChannel(0)
+    activations: PerToken | PerTensor = PerToken()
+    symmetric: bool = True
+    observer: Callable = observers.MinMax
+    embeddings: bool = False
+    overrides: Mapping = field(default_factory=dict)
+
+    def __post_init__(self):
+        _check_is("weights", self.weights, (PerChannel, PerTensor))
+        _check_is("activations", self.activations, (PerToken, PerTensor))
+        _check_is("symmetric", self.symmetric, bool)
+        _check_is("embeddings", self.embeddings, bool)
+        _check_is("overrides", self.overrides, Mapping)
+        for pattern, config in self.overrides.items():
+            _check_is("a pattern of overrides", pattern, str)
+            _check_is(f"overrides[{pattern!r}]", config, (QuantConfig, type(None)))
+        if not callable(self.observer):
+            raise TypeError(f"QuantConfig: observer must be callable, got {type(self.observer).__name__}")
+
+    @property
+    def static(self):
+        return isinstance(self.activations, PerTensor)
+
+
+def _check_is(name, value, kinds):
+    if not isinstance(value, kinds):
+        names = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+        raise TypeError(f"QuantConfig: {name} must be {names}, got {type(value).__name__}")
+
+
+def quantize_model(model, config=QuantConfig(), calibration=None, *, inplace=False, progress=True):
+    """A model whose torch.nn.Linear layers are QuantLinear, and its tables QuantEmbedding if the config says so.
+
+    A ReLU that alone takes a layer's result moves into the layer; and where static layers alone take it, the layer
+    gives int8 codes, and no float tensor exists in between. Both where a symbolic trace of the model shows it, or in a
+    torch.nn.Sequential.
 
     Arguments:
         model: any torch.nn.Module. Subclasses of nn.Linear are left alone, since their owners may rely on them.
-        symmetric: how activations are quantized: with a zero point of 0, or (False) with one for each row.
-        include, exclude: lists of patterns as in a shell ("encoder.*.query") over the layers' names in
-            `model.named_modules()`; a layer is swapped when a pattern of `include` matches and none of `exclude` does.
+        config: a QuantConfig, dynamic and symmetric by default.
+        calibration: for static layers, an iterable of what the model is called with: tensors, tuples of arguments or
+            dicts of them by name. The model runs on each in eval mode, without gradients.
         inplace: change `model` itself instead of a copy.
+        progress: whether to show a bar over calibration, where there is a terminal and the package tqdm.
 
     Returns:
-        The model. A layer shared under several names stays shared: one name is enough to include or to exclude it.
+        The model. A layer shared under several names stays shared: a pattern that matches one of them decides.
         Hooks on a swapped layer are not carried over. A swapped layer's `weight` is gone: nn.TransformerEncoder is told
-        not to take the fused float path that reads it; a model's own code that reads it needs an `exclude`.
+        not to take the fused float path that reads it; a model's own code that reads it needs an override of None.
 
     Raises:
-        ValueError for a pattern that matches no torch.nn.Linear layer, and for a torch.nn.Linear itself with inplace;
-        TypeError for a single string where a list of patterns goes.
+        ValueError for a pattern that matches no layer, for a lack of calibration or one that yields nothing or does not
+        reach a static layer, and for a layer itself with inplace; TypeError for what is no config. Whatever a layer's
+        conversion raises names the layer. The model is then what it was.
 
     >>> import torch, quaver
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
-    >>> quaver.quantize_model(model, exclude=["2"])
+    >>> quaver.quantize_model(model, quaver.QuantConfig(overrides={"2": None}))
     Sequential(
-      (0): QuantLinear(in_features=8, out_features=8, bias=True, symmetric=True)
-      (1): ReLU()
+      (0): QuantLinear(in_features=8, out_features=8, bias=True, symmetric=True, relu=True)
+      (1): Identity()
       (2): Linear(in_features=8, out_features=2, bias=True)
     )
+    >>> static = quaver.QuantConfig(activations=quaver.PerTensor(), symmetric=False)
+    >>> quaver.quantize_model(model, static, calibration=[torch.randn(64, 8) for _ in range(4)])
+    Sequential(
+      (0): QuantLinear(in_features=8, out_features=8, bias=True, symmetric=False, relu=True, input=asymmetric,
+                       output=asymmetric)
+      (1): Identity()
+      (2): QuantLinear(in_features=8, out_features=2, bias=True, symmetric=False, input=asymmetric)
+    )
     """
-    if inplace and _is_linear(model):
-        raise ValueError("quantize_model: a torch.nn.Linear itself cannot be swapped inplace; use what is returned")
-    if not inplace:
-        model = copy.deepcopy(model)
-    names = _names_of_linear_layers(model)
-    _check_patterns("include", include, names)
-    _check_patterns("exclude", exclude, names)
-    for layer, its_names in names.items():
-        if not _any_matches(include, its_names) or _any_matches(exclude, its_names):
-            continue
-        quantized = QuantLinear.from_float(layer, symmetric=symmetric)
-        if layer is model:
-            return quantized
-        for name in its_names:
-            owner, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(owner), attribute, quantized)
+    if not isinstance(config, QuantConfig):
+        raise TypeError(f"quantize_model: config must be a QuantConfig, got {type(config).__name__}")
+    layers = plan_layers(model, config)
+    if inplace and model in layers:
+        raise ValueError("quantize_model: a layer itself cannot be swapped inplace; use what is returned")
+    int8 = int8_modules(model, layers, calibration, progress=progress)
+    if inplace:
+        _swap(model, int8)
+    else:  # a copy in which each of these layers has been copied already, as what it becomes
+        model = copy.deepcopy(model, {id(layer): module for layer, module in int8.items()})
     _leave_fused_float_path(model)
     return model
 
 
-def _is_linear(module):
-    return type(module) is torch.nn.Linear
+def int8_modules(model, layers, calibration, *, progress=False, fuse=True):
+    """{module of the model: what takes its place}, for `layers` as planned; nothing of the model changes."""
+    inputs = _calibrate(model, layers, calibration, progress)
+    relus, outputs = _fuse(model, layers, inputs) if fuse else ({}, {})
+    made = {module: torch.nn.Identity() for module in relus.values()}
+    for layer, plan in layers.items():
+        with _naming(plan.names[0]):
+            if isinstance(layer, torch.nn.Embedding):
+                made[layer] = QuantEmbedding.from_float(layer)
+            else:
+                made[layer] = QuantLinear.from_float(
+                    layer,
+                    symmetric=plan.config.symmetric,
+                    relu=layer in relus,
+                    input=inputs.get(layer),
+                    output=outputs.get(layer),
+                    weights=plan.config.weights,
+                )
+    return made
 
 
-def _names_of_linear_layers(model):
-    """{layer: [every name that it has]}"""
+# Which layers, and how.
+
+
+@dataclass
+class _Plan:
+    names: list  # every name that the layer has
+    config: QuantConfig
+
+
+def plan_layers(model, config):
+    """{layer: its plan} of those that become int8."""
+    kinds = (torch.nn.Linear, torch.nn.Embedding)
     names = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        if _is_linear(module):
+        if type(module) in kinds:
             names.setdefault(module, []).append(name)
-    return names
-
-
-def _check_patterns(argument, patterns, names):
-    if isinstance(patterns, str):
-        raise TypeError(f"quantize_model: {argument} must be a list of patterns, got the string {patterns!r}")
     every_name = sorted(name for its_names in names.values() for name in its_names)
-    for pattern in patterns:
-        if pattern != "*" and not _any_matches([pattern], every_name):
-            raise ValueError(f"quantize_model: the {argument} pattern {pattern!r} matches none of {every_name}")
+    for pattern in config.overrides:
+        if not _any_matches(pattern, every_name):
+            raise ValueError(f"quantize_model: the pattern {pattern!r} of overrides matches none of {every_name}")
+    plans = {}
+    for layer, its_names in names.items():
+        its_config = next(
+            (override for pattern, override in config.overrides.items() if _any_matches(pattern, its_names)), config
+        )
+        if its_config is not None and (type(layer) is torch.nn.Linear or its_config.embeddings):
+            plans[layer] = _Plan(its_names, its_config)
+    return plans
 
 
-def _any_matches(patterns, names):
-    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+def _any_matches(pattern, names):
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
+@contextlib.contextmanager
+def _naming(name):
+    """Errors inside say which layer they are about."""
+    try:
+        yield
+    except Exception as error:
+        words = f"quantize_model: layer {name!r}: {error}"
+        raise (type(error) if type(error) in (TypeError, ValueError) else RuntimeError)(words) from error
+
+
+# Calibration.
+
+
+def _calibrate(model, layers, calibration, progress):
+    """{layer: parameters of its input}, of the static ones."""
+    static = {layer: plan for layer, plan in layers.items() if type(layer) is torch.nn.Linear and plan.config.static}
+    if not static:
+        if calibration is not None:
+            raise ValueError("quantize_model: calibration is for static layers, and the config has none")
+        return {}
+    if calibration is None:
+        name = next(iter(static.values())).names[0]
+        raise ValueError(f"quantize_model: static layers need calibration, such as {name!r}")
+    watching = {layer: plan.config.observer(symmetric=plan.config.symmetric) for layer, plan in static.items()}
+    with contextlib.ExitStack() as stack:
+        for layer, observer in watching.items():
+            hook = _observing(observer, static[layer].names[0])
+            stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        stack.enter_context(in_eval_mode(model))
+        stack.enter_context(torch.no_grad())
+        run_batches(model, calibration, progress)
+    inputs = {}
+    for layer, observer in watching.items():
+        with _naming(static[layer].names[0]):
+            inputs[layer] = observer.qparams()
+    return inputs
+
+
+def _observing(observer, name):
+    def observe(_, args, kwargs):
+        with _naming(name):
+            observer.observe(args[0] if args else kwargs["input"])
+
+    return observe
+
+
+@contextlib.contextmanager
+def in_eval_mode(model):
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+def run_batches(model, batches, progress=False):
+    """Calls the model with each batch: a tensor, a tuple of arguments, or a dict of them by name."""
+    count = 0
+    for batch in _with_bar(batches) if progress else batches:
+        call_with(model, batch)
+        count += 1
+    if count == 0:
+        raise ValueError("quantize_model: calibration yielded no batch")
+
+
+def call_with(model, batch):
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    return model(*batch) if isinstance(batch, tuple | list) else model(batch)
+
+
+def _with_bar(batches):
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return batches
+    return tqdm(batches, desc="calibration", disable=None)  # shown on a terminal alone
+
+
+# What moves into the layer before it.
+
+
+def _fuse(model, layers, inputs):
+    """({layer: the ReLU that it takes over}, {layer: the parameters of the codes that it gives})."""
+    if not inputs and not any(type(module) is torch.nn.ReLU for module in model.modules()):
+        return {}, {}
+    flow = consumers(model)
+    module = dict(model.named_modules(remove_duplicate=False))
+    relus, outputs = {}, {}
+    for layer, plan in layers.items():
+        names = flow.get(plan.names[0], ())
+        if [type(module[name]) for name in names] == [torch.nn.ReLU]:
+            relus[layer] = module[names[0]]
+            names = flow.get(names[0], ())
+        takers = [module[name] for name in names]
+        if takers and all(taker in inputs for taker in takers) and _agree([inputs[taker] for taker in takers]):
+            outputs[layer] = inputs[takers[0]]
+    return relus, outputs
+
+
+def _agree(params):
+    """Whether layers that take one tensor quantize it alike."""
+    first, *others = params
+    return all(
+        (each.q_min, each.q_max, each.symmetric) == (first.q_min, first.q_max, first.symmetric)
+        and torch.equal(each.scale, first.scale)
+        and torch.equal(each.zero_point, first.zero_point)
+        for each in others
+    )
+
+
+# The swap.
+
+
+def _swap(model, made):
+    for owner in list(model.modules()):
+        for name, module in list(owner._modules.items()):
+            if module in made:
+                setattr(owner, name, made[module])
 
 
 def _leave_fused_float_path(model):

@@ -1,20 +1,35 @@
-"""Modules whose products run in int8."""
+"""QuantLinear: torch.nn.Linear in int8."""
 
 import torch
 
 from quaver import ops
+from quaver.nn.module import Int8Module, check_activation_params, float_bias, quantized_weight
+from quaver.qparams import PerChannel, PerToken
 
 
-class QuantLinear(torch.nn.Module):
-    """torch.nn.Linear with int8 weights, one scale for each output channel; activations are quantized row by row.
+class QuantLinear(Int8Module):
+    """torch.nn.Linear with int8 weights, one scale for each output channel, and int8 activations.
 
-    y = x @ (weight_scale * weight_q).T + bias, computed by `quaver.int8_linear`. Its state is plain tensors: `weight_q`
-    int8 [N, K], `weight_scale` float32 [N, 1], `weight_sum` int32 [N, 1] (what asymmetric activations need of the
-    weight) and `bias` float32 [N] or None. It is made for inference: an input that requires grad is refused.
+    y = relu(x @ (weight_scale * weight_q).T + bias), its product in integers.
 
-    These tensors keep their dtypes whatever `.half()`, `.bfloat16()`, `.double()` or `.to(dtype)` say to the model
-    around them, and follow it to other devices. The output has the input's dtype, under torch.autocast too, which
-    changes nothing here; a scale rounded to float16 would make another weight.
+    Activations are dynamic or static. Dynamic, the default: each row of x is quantized with what it holds, by
+    `quaver.int8_linear`, with a zero point of 0 (`symmetric`) or one of its own. Static: `input` holds the parameters
+    that calibration found, for all of x; then x may also come as int8 codes of these parameters, from a layer before.
+    With `output`, the result is codes of those parameters: layers that agree on them pass codes along, and no float
+    tensor exists between them.
+
+    Arguments:
+        in_features, out_features, bias, device: as for torch.nn.Linear.
+        symmetric: of dynamic activations.
+        relu: negative results become 0.
+        input, output: symmetric or asymmetric QuantizationParams of one element for int8 codes, or None.
+        weights: which elements of the weight share a scale: PerChannel(0), those of an output, or PerTensor().
+        dtype: of a float result where x is codes; else it has x's dtype, under torch.autocast too.
+
+    Its state is plain tensors: `weight_q` int8 [N, K], `weight_scale` float32 [N, 1], `weight_sum` int32 [N, 1] (what
+    zero points of activations need of the weight), `bias` float32 [N] or None and, where there are such parameters,
+    `input_scale`, `input_zero_point`, `output_scale` and `output_zero_point`. They keep their dtypes whatever
+    `.half()` or `.to(dtype)` say to the model around them. It is made for inference: what requires grad is refused.
 
     On the CPU the first call packs the weight (`quaver.int8_prepack`), a copy that is no part of the state and is made
     anew when weight_q has changed. A compiled graph uses the copy that the last call outside of a graph has left: call
@@ -27,86 +42,124 @@ class QuantLinear(torch.nn.Module):
     QuantLinear(in_features=64, out_features=8, bias=True, symmetric=False)
     >>> layer(torch.randn(2, 64)).shape
     torch.Size([2, 8])
+
+    Two layers with int8 codes between them:
+
+    >>> x = torch.randn(100, 64)
+    >>> first, second = torch.nn.Linear(64, 32), torch.nn.Linear(32, 8)
+    >>> seen, between = quaver.choose_qparams(x), quaver.choose_qparams(first(x).relu().detach(), symmetric=False)
+    >>> first = quaver.QuantLinear.from_float(first, relu=True, input=seen, output=between)
+    >>> first(x).dtype
+    torch.int8
+    >>> quaver.QuantLinear.from_float(second, input=between)(first(x)).dtype
+    torch.float32
     """
 
-    def __init__(self, in_features, out_features, bias=True, *, symmetric=True, device=None):
+    def __init__(
+        self,
+        in_features,
+        out_features,
+        bias=True,
+        *,
+        symmetric=True,
+        relu=False,
+        input=None,
+        output=None,
+        weights=PerChannel(0),
+        dtype=torch.float32,
+        device=None,
+    ):
         super().__init__()
+        check_activation_params("QuantLinear: input", input)
+        check_activation_params("QuantLinear: output", output)
         self.in_features = in_features
         self.out_features = out_features
-        self.symmetric = symmetric
+        self.symmetric = symmetric if input is None else input.symmetric
+        self.relu = relu
+        self.dtype = dtype
         self.register_buffer("weight_q", torch.zeros(out_features, in_features, dtype=torch.int8, device=device))
-        self.register_buffer("weight_scale", torch.ones(out_features, 1, device=device))
+        self.register_buffer("weight_scale", torch.ones(weights.scale_shape(self.weight_q.shape), device=device))
         self.register_buffer("weight_sum", torch.zeros(out_features, 1, dtype=torch.int32, device=device))
         self.register_buffer("bias", torch.zeros(out_features, device=device) if bias else None)
-        self._packed = None
-        self._packed_from = None  # the weight that it is a copy of, and that weight's version
+        self._hold_params("input", input, device)
+        self._hold_params("output", output, device)
 
     @classmethod
     @torch.no_grad()
-    def from_float(cls, linear, *, symmetric=True):
-        """The int8 layer for a torch.nn.Linear; `symmetric` says how activations will be quantized."""
+    def from_float(
+        cls,
+        linear,
+        *,
+        symmetric=True,
+        relu=False,
+        input=None,
+        output=None,
+        weights=PerChannel(0),
+        weight_params=None,
+    ):
+        """The int8 layer for a torch.nn.Linear, which stays as it is.
+
+        `weight_params` are symmetric QuantizationParams to take for the weight instead of those of its range. The rest
+        is as above.
+        """
         weight = linear.weight
         layer = cls(
             linear.in_features,
             linear.out_features,
             linear.bias is not None,
             symmetric=symmetric,
+            relu=relu,
+            input=input,
+            output=output,
+            weights=weights,
+            dtype=weight.dtype,
             device=weight.device,
         )
-        layer.weight_q, params, layer.weight_sum = ops.dynamic_quantize(weight.contiguous(), return_row_sum=True)
-        layer.weight_scale = params.scale
-        if linear.bias is not None:
-            layer.bias = linear.bias.detach().to(torch.float32).clone()
+        layer.weight_q, layer.weight_scale, layer.weight_sum = quantized_weight(weight, weights, weight_params)
+        layer.bias = float_bias(linear.bias)
         return layer.train(linear.training)
 
-    def forward(self, x):
-        return ops.int8_linear(
-            x,
-            self.weight_q,
-            self.weight_scale,
-            self.bias,
-            weight_sum=self.weight_sum,
-            symmetric=self.symmetric,
-            weight_packed=self._packed_weight(),
-        )
+    @property
+    def input(self):
+        """The QuantizationParams of static activations, or None."""
+        return self._held_params("input")
 
-    def _packed_weight(self):
-        weight = self.weight_q
-        if weight.device.type != "cpu":
-            return None
-        if torch.compiler.is_compiling():
-            return self._packed
-        made_from = (weight, None if weight.is_inference() else weight._version)
-        if self._packed is None or self._packed_from[0] is not weight or self._packed_from[1] != made_from[1]:
-            packed = ops.int8_prepack(weight.t())
-            if type(packed) is not torch.Tensor:  # a fake one, of a tracer
-                return None
-            self._packed, self._packed_from = packed, made_from
-        return self._packed
+    @property
+    def output(self):
+        """The QuantizationParams of a result in codes, or None."""
+        return self._held_params("output")
 
-    def _forget_packed(self):
-        self._packed = self._packed_from = None
+    def forward(self, input):
+        if self.input is None and self.output is None:
+            return ops.int8_linear(
+                input,
+                self.weight_q,
+                self.weight_scale,
+                self.bias,
+                weight_sum=self.weight_sum,
+                symmetric=self.symmetric,
+                relu=self.relu,
+                weight_packed=self._packed_weight(),
+            )
+        rows = input.unsqueeze(0) if input.dim() == 1 else input
+        y = self._product(*self._codes(rows), self.dtype if input.dtype == torch.int8 else input.dtype)
+        return y.squeeze(0) if input.dim() == 1 else y
 
-    def __getstate__(self):
-        return {**super().__getstate__(), "_packed": None, "_packed_from": None}
+    def _codes(self, x):
+        if self.input is None:
+            return ops.dynamic_quantize(x, PerToken(), symmetric=self.symmetric)
+        return (x if x.dtype == torch.int8 else ops.quantize(x, self.input)), self.input
 
-    def _load_from_state_dict(self, *args, **kwargs):
-        self._forget_packed()
-        super()._load_from_state_dict(*args, **kwargs)
-
-    def _apply(self, fn, recurse=True):
-        """What every conversion of a module goes through: it sees float32 as int32, so it moves bits and casts none."""
-
-        def keeping_bits(tensor):
-            if tensor.dtype != torch.float32:
-                return fn(tensor)
-            return fn(tensor.view(torch.int32)).view(torch.float32)
-
-        self._forget_packed()
-        return super()._apply(keeping_bits, recurse)
+    def _product(self, q, params, dtype):
+        b = self.weight_q.t()
+        operands = {"b_sum": self.weight_sum.t(), "bias": self.bias, "b_packed": self._packed_weight()}
+        operands["relu"] = self.relu
+        if self.output is None:
+            return ops.int8_matmul_dequantize(q, b, params, self.weight_scale.t(), dtype=dtype, **operands)
+        return ops.int8_matmul_requantize(q, b, params, self.weight_scale.t(), self.output, **operands)
 
     def extra_repr(self):
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bias={self.bias is not None}, symmetric={self.symmetric}"
+            f"bias={self.bias is not None}, symmetric={self.symmetric}{self._more_repr()}"
         )
