@@ -57,8 +57,8 @@ format: $(VENV)/check
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i $(CPP)
 
-bench: $(VENV)/test
-	for benchmark in quantize matmul cpu_elementwise cpu_matmul; do $(PYTHON) -m benchmarks.bench_$$benchmark || exit 1; done
+bench: $(VENV)/test $(VENV)/demo
+	for benchmark in quantize matmul cpu_elementwise cpu_matmul encoder; do $(PYTHON) -m benchmarks.bench_$$benchmark || exit 1; done
 
 evidence: $(VENV)/test
 	$(PYTHON) -m benchmarks.evidence
@@ -93,7 +93,7 @@ $(VENV)/test: requirements/test.txt $(VENV)/built
 	$(PIP) -r $<
 	@touch $@
 
-$(VENV)/wheel: requirements/wheel.txt $(VENV)/torch $(BUILT_FROM) MANIFEST.in LICENSE README.md $(wildcard python/quaver/*.py)
+$(VENV)/wheel: requirements/wheel.txt $(VENV)/torch $(BUILT_FROM) MANIFEST.in LICENSE README.md $(wildcard python/quaver/*.py python/quaver/nn/*.py)
 	$(PIP) -r $<
 	rm -rf dist
 	$(PYTHON) -m build --no-isolation

@@ -26,7 +26,7 @@ LEAST_TURNS = 7
 MOST_TURNS = 200
 SECONDS = 1.0  # a comparison goes on for at least as long, within the turns above
 IDLE_LOAD = 0.5  # more than this before the start is other work, which takes a share of every time
-# How far another computation of the same thing may be, as a share of the result's norm: one in floats, or in other codes.
+# How far another computation of the same thing may be, as a share of the result's norm: one in floats or other codes.
 # Without VNNI, onnxruntime's products come to 0.02 where sums of pairs saturate.
 NEAR = 0.04
 
@@ -125,7 +125,11 @@ def compare(exact, near=None, clock=milliseconds):
     for name, function in near.items():
         check_near(name, function(), as_tuple(expected)[0])
 
-    candidates = {**exact, **near}
+    return take_turns({**exact, **near}, clock)
+
+
+def take_turns(candidates, clock=milliseconds):
+    """{name: Timing} of functions whose results have been looked at."""
     times = {name: [] for name in candidates}
     start = time.perf_counter()
     for turn in range(MOST_TURNS):
