@@ -70,6 +70,16 @@ struct MatmulProblem {
   }
 };
 
+// Where the results of each batch of a product go that are not [..., M, N] side by side, in elements: row m is row
+// m % rows of image m / rows.
+struct ResultPlaces {
+  int64_t batch = 0;  // from each to the next
+  int64_t image = 0;
+  int64_t row = 0;
+  int64_t column = 0;
+  int64_t rows = 0;  // of an image
+};
+
 // int8_linear of so few rows that its product makes their codes by itself: x instead of a, with the parameters that
 // come of it. ARITHMETIC.md (5).
 inline constexpr int kMostLinearRows = 4;

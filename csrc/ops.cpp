@@ -84,6 +84,13 @@ STABLE_TORCH_LIBRARY(quaver, m) {
       "Tensor? weight_packed=None) -> Tensor",
       tags);
 
+  m.def(
+      "int8_conv2d(Tensor x, Tensor weight, Tensor x_scale, Tensor weight_scale, Tensor? out_scale=None, *, "
+      "Tensor? x_zero_point=None, Tensor? out_zero_point=None, Tensor? bias=None, SymInt[2] stride=1, "
+      "SymInt[2] padding=0, SymInt[2] dilation=1, SymInt groups=1, bool relu=False, ScalarType dtype=float, "
+      "int? q_min=None, int? q_max=None, Tensor? weight_packed=None) -> Tensor",
+      tags);
+
   m.def("int8_prepack(Tensor b) -> Tensor", tags);
 }
 

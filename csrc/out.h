@@ -108,7 +108,18 @@ inline Shape strides_of(const Tensor& tensor) {
   return Shape(strides.begin(), strides.end());
 }
 
-enum class Layout { kAnyStrides, kContiguous };
+// Whether images [N, C, H, W] lie pixel by pixel, each with its channels side by side.
+inline bool is_channels_last(const Tensor& images) {
+  if (images.numel() == 0) return true;
+  int64_t extent = 1;
+  for (const int64_t dim : {1, 3, 2, 0}) {
+    if (images.size(dim) > 1 && images.stride(dim) != extent) return false;
+    extent *= images.size(dim);
+  }
+  return true;
+}
+
+enum class Layout { kAnyStrides, kContiguous, kImages };
 
 // A tensor to be written must be what the op would have made; where its elements are is, within `layout`, its own
 // affair.
@@ -119,6 +130,9 @@ inline void check_out(const char* op, const char* name, const Tensor& out, const
                to_words(shape_of(out)));
   if (layout == Layout::kContiguous) {
     QUAVER_CHECK(out.is_contiguous(), op, name, " must be contiguous, got the strides ", to_words(strides_of(out)));
+  } else if (layout == Layout::kImages) {
+    QUAVER_CHECK(out.is_contiguous() || is_channels_last(out), op, name,
+                 " must be contiguous or channels_last, got the strides ", to_words(strides_of(out)));
   } else {
     QUAVER_CHECK(has_places(out), op, name, " must have a place for each of its elements, got the strides ",
                  to_words(strides_of(out)), " for the shape ", to_words(shape));

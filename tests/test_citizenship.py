@@ -73,6 +73,12 @@ SIZED = {
         lambda x, weight_q, scale, bias: ops.int8_linear(x, weight_q, scale, bias, symmetric=False),
         lambda m: (rows(m), codes(N, K), scales(N, 1), normal(N)),
     ),
+    "int8_conv2d": (
+        lambda x, weight, scale, bias: ops.int8_conv2d(
+            x, weight, scale[0], scale, bias=bias, padding=[1, 0], stride=[2, 2]
+        ),
+        lambda m: (codes(m, 3, 5, 4), codes(N, 3, 3, 2), scales(N, 1, 1, 1), normal(N)),
+    ),
 }
 
 
@@ -127,7 +133,20 @@ class AllOps(torch.nn.Module):
         seen = quaver.fake_quantize(x, params) * quaver.fake_quantize_mask(x, params)
         normed, _, h = quaver.rms_norm_quantize(x, b_scale.new_ones(K), residual=x)
         gated, _ = quaver.silu_mul_quantize(*h.chunk(2, -1))
-        return a, acc, y, z, codes, seen, normed, gated, quaver.dequantize(q, q_params), self.layer(torch.relu(x))
+        images = quaver.int8_conv2d(a.view(-1, 2, 4, K // 8), b[:4, :18].view(4, 2, 3, 3), b_scale[0, 0], b_scale[0, 0])
+        return (
+            images,
+            a,
+            acc,
+            y,
+            z,
+            codes,
+            seen,
+            normed,
+            gated,
+            quaver.dequantize(q, q_params),
+            self.layer(torch.relu(x)),
+        )
 
 
 def module_and_tensors(m):

@@ -117,6 +117,27 @@ def results():
                     q = quaver.requantize(view, factors[0], *columns, dtype=code_dtype, mode=mode, relu=relu)
                     yield f"requantize {code_dtype} {mode} {relu}", q
 
+    for x_dtype in CODE_DTYPES:
+        for c, o, groups, kernel, size in (
+            (3, 40, 1, (7, 7), 23),
+            (64, 70, 1, (3, 3), 14),
+            (64, 33, 1, (1, 1), 9),
+            (24, 36, 3, (3, 2), 11),
+            (70, 70, 70, (3, 3), 37),
+            (5, 10, 5, (5, 5), 12),
+        ):
+            x, weight = codes(2, c, size, size, dtype=x_dtype), codes(o, c // groups, *kernel, seed=1)
+            x[:, :, :3] = torch.iinfo(x_dtype).max
+            where = {"stride": 1 + c % 2, "padding": kernel[0] // 2, "groups": groups}
+            rest = {"x_zero_point": zero_points(1, dtype=x_dtype), "bias": normal(o)}
+            for memory_format in (torch.contiguous_format, torch.channels_last):
+                image = x.contiguous(memory_format=memory_format)
+                args = (image, weight, scales(1), scales(o, 1, 1, 1))
+                name = f"int8_conv2d {x_dtype} {c} {o} {groups} {memory_format}"
+                yield name, quaver.int8_conv2d(*args, **where, **rest)
+                yield f"{name} half", quaver.int8_conv2d(*args, **where, relu=True, dtype=torch.float16)
+                yield f"{name} codes", quaver.int8_conv2d(*args, 100 * scales(1), **where, **rest, dtype=x_dtype)
+
     magnitudes = torch.exp2(torch.linspace(-149, 127, 10_007))  # past both ends of float16, into bfloat16's denormals
     for dtype in FLOAT_DTYPES:
         for code_dtype in CODE_DTYPES:

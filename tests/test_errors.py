@@ -87,7 +87,22 @@ ACCEPTED = {
         "bias": tensor(5),
         "weight_sum": int32(5, 1),
     },
+    "int8_conv2d": {
+        "x": uint8(2, 4, 5, 6),
+        "weight": int8(6, 2, 3, 3),
+        "x_scale": tensor(1),
+        "weight_scale": tensor(6, 1, 1, 1),
+        "out_scale": tensor(),
+        "x_zero_point": int32(1),
+        "out_zero_point": int32(),
+        "bias": tensor(6),
+        "groups": 2,
+        "dtype": torch.int8,
+    },
 }
+CONV = ("int8_conv2d",)
+FLOAT_CONV = {"out_scale": None, "out_zero_point": None, "dtype": torch.float32}
+PAIR = "must be two numbers from {} to 2147483647, got"
 MATMULS = ("int8_matmul", "int8_matmul_dequantize", "int8_matmul_requantize")
 SCALED = ("int8_matmul_dequantize", "int8_matmul_requantize", "requantize")
 REQUANTIZING = SCALED[1:]
@@ -334,6 +349,93 @@ REFUSED = (
         {"x": tensor(33_026), "weight_q": int8(5, 33_026), "symmetric": False},
         f"K must be at most 33025 for int8 x int8 with {EXACT} 33026",
     ),
+    # Convolutions
+    (CONV, {"x": tensor(2, 4, 5, 6)}, "x must be int8 or uint8, got float32"),
+    (CONV, {"x": None}, "x must be a tensor, got None"),
+    (CONV, {"x": int8(4, 5, 6)}, "x must have 4 dimensions, [N, C, H, W], got 3"),
+    (CONV, {"x": int8(2, 1, 1, 4, 5, 6)}, "x must have 4 dimensions, [N, C, H, W], got 6"),
+    (CONV, {"weight": None}, "weight must be a tensor, got None"),
+    (CONV, {"weight": uint8(6, 2, 3, 3)}, "weight must be int8, got uint8"),
+    (CONV, {"weight": int8(6, 2, 3)}, "weight must have 4 dimensions, [O, C / groups, kH, kW], got 3"),
+    (CONV, {"groups": 0}, "groups must be at least 1, got 0"),
+    (CONV, {"groups": -2}, "groups must be at least 1, got -2"),
+    (
+        CONV,
+        {"groups": 3},
+        "groups must divide the channels of x and of the result, got groups=3 for 4 and 6",
+    ),
+    (
+        CONV,
+        {"weight": int8(5, 2, 3, 3)},
+        "groups must divide the channels of x and of the result, got groups=2 for 4 and 5",
+    ),
+    (
+        CONV,
+        {"weight": int8(6, 4, 3, 3)},
+        "weight must have the shape [O, 2, kH, kW] for x [2, 4, 5, 6] and groups=2, got [6, 4, 3, 3]",
+    ),
+    (CONV, {"weight": int8(6, 2, 0, 3)}, "weight must have a kernel of 1 x 1 or more, got 0 x 3"),
+    (CONV, {"stride": [1, 0]}, f"stride {PAIR.format(1)} [1, 0]"),
+    (CONV, {"stride": [1, 2, 3]}, f"stride {PAIR.format(1)} [1, 2, 3]"),
+    (CONV, {"padding": [-1, 0]}, f"padding {PAIR.format(0)} [-1, 0]"),
+    (CONV, {"padding": [2**31, 0]}, f"padding {PAIR.format(0)} [{2**31}, 0]"),
+    (CONV, {"dilation": [0, 1]}, f"dilation {PAIR.format(1)} [0, 1]"),
+    (
+        CONV,
+        {"padding": [0, 2**31 - 1]},
+        f"x with its padding must have fewer than 2^31 rows and columns, got [5, {2**32 + 4}]",
+    ),
+    (
+        CONV,
+        {"dilation": [1, 3]},
+        "the kernel with its dilation must not be larger than x with its padding, got [3, 7] for [5, 6]",
+    ),
+    (
+        CONV,
+        {"x": int8(2, 4, 1, 6), "padding": [0, 1]},
+        "the kernel with its dilation must not be larger than x with its padding, got [3, 3] for [1, 8]",
+    ),
+    (
+        CONV,
+        {"x": int8(1, 2, 1, 33_026), "weight": int8(6, 1, 1, 33_026)},
+        f"K must be at most 33025 for int8 x int8 with {EXACT} 33026",
+    ),
+    (CONV, {"x_scale": None}, "x_scale must be a tensor, got None"),
+    (CONV, {"x_scale": float64(1)}, "x_scale must be float32, got float64"),
+    (CONV, {"x_scale": tensor(2, 1, 1, 1)}, "x_scale must have one element, got [2, 1, 1, 1]"),
+    (CONV, {"x_zero_point": int64(1)}, "x_zero_point must be int32, got int64"),
+    (CONV, {"x_zero_point": int32(4)}, "x_zero_point must have one element, got [4]"),
+    (CONV, {"weight_scale": None}, "weight_scale must be a tensor, got None"),
+    (CONV, {"weight_scale": int32(6, 1, 1, 1)}, "weight_scale must be float32, got int32"),
+    (
+        CONV,
+        {"weight_scale": tensor(6)},
+        "weight_scale must have one element or the shape [6, 1, 1, 1], got [6]",
+    ),
+    (CONV, {"out_scale": float64()}, "out_scale must be float32, got float64"),
+    (CONV, {"out_scale": tensor(6)}, "out_scale must have one element, got [6]"),
+    (CONV, {"out_scale": None}, "out_scale must be given for a dtype of codes, got None for int8"),
+    (CONV, {"out_zero_point": tensor()}, "out_zero_point must be int32, got float32"),
+    (CONV, {"bias": tensor(6, dtype=torch.float16)}, "bias must be float32, got float16"),
+    (CONV, {"bias": tensor(6, 1, 1)}, "bias must have the shape [6], got [6, 1, 1]"),
+    (
+        CONV,
+        {"dtype": torch.int32},
+        "dtype must be float32, float16, bfloat16, int8 or uint8, got int32",
+    ),
+    *(
+        (
+            CONV,
+            {**FLOAT_CONV, **asked},
+            "out_scale, out_zero_point, q_min and q_max are for a dtype of codes, got float32",
+        )
+        for asked in ({"out_scale": tensor()}, {"out_zero_point": int32()}, {"q_min": 0}, {"q_max": 9})
+    ),
+    (
+        CONV,
+        {"q_min": 3, "q_max": 3},
+        "q_min and q_max must satisfy -128 <= q_min < q_max <= 127 for int8, got q_min=3 and q_max=3",
+    ),
 )
 EVERY_REFUSAL = [(name, changes, f"quaver::{name}: {words}") for names, changes, words in REFUSED for name in names]
 
@@ -416,6 +518,8 @@ ACC = torch.ones(4, 5, dtype=torch.int32)
 ONE = torch.tensor(1.0)
 WEIGHT = torch.ones(6)
 ZERO = torch.tensor(0, dtype=torch.int32)
+IMAGES = torch.ones(2, 3, 4, 5, dtype=torch.int8)
+KERNEL = torch.ones(5, 3, 1, 1, dtype=torch.int8)
 PARAMS = quaver.choose_qparams(X, symmetric=False)
 X_GRAD = torch.ones(4, 6, requires_grad=True)
 ONE_GRAD = torch.tensor(1.0, requires_grad=True)
@@ -426,6 +530,7 @@ SPLIT = "must not split K (groups along K have no int8 product to scale), got th
 TRANSPOSE = "; the scale of a transposed matrix is transposed too"
 CODE_DTYPE = "dtype must be torch.int8 or torch.uint8, got"
 FLOAT_DTYPE = "dtype must be torch.float32, torch.float16 or torch.bfloat16, got"
+EVERY_DTYPE = "dtype must be torch.float32, torch.float16, torch.bfloat16, torch.int8 or torch.uint8, got"
 POSITIVE = "must be positive and finite, got"
 NO_GRADIENT = "requires grad, but rounding has no gradient here; call under torch.no_grad() or pass"
 
@@ -438,6 +543,10 @@ def requantized(out_scale, **options):
 
 def last_stage(a_scale=ONE, **options):
     return quaver.requantize(ACC, a_scale, ONE, ONE, **options)
+
+
+def convolved(weight_scale=ONE, **options):
+    return quaver.int8_conv2d(IMAGES, KERNEL, ONE, weight_scale, **options)
 
 
 def normed(**options):
@@ -498,6 +607,19 @@ REFUSED_BY_FUNCTIONS = {
         "int8_linear: weight_sum must be a tensor, got int": lambda: quaver.int8_linear(X, W, ONE, weight_sum=1),
         "int8_linear: symmetric must be a bool, got str": lambda: quaver.int8_linear(X, W, ONE, symmetric="no"),
         "int8_linear: relu must be a bool, got int": lambda: quaver.int8_linear(X, W, ONE, relu=1),
+        "int8_conv2d: x must be a tensor, got int": lambda: quaver.int8_conv2d(1, KERNEL, ONE, ONE),
+        "int8_conv2d: weight_scale must be a tensor or QuantizationParams, got float": lambda: convolved(0.1),
+        "int8_conv2d: out_scale must be a tensor or QuantizationParams, got float": lambda: convolved(out_scale=0.1),
+        "int8_conv2d: x_zero_point must be a tensor, got int": lambda: convolved(x_zero_point=1),
+        "int8_conv2d: bias must be a tensor, got int": lambda: convolved(bias=1),
+        "int8_conv2d: weight_packed must be a tensor, got int": lambda: convolved(weight_packed=1),
+        "int8_conv2d: relu must be a bool, got int": lambda: convolved(relu=1),
+        "int8_conv2d: stride must be an int or a pair of them, got 1.5": lambda: convolved(stride=1.5),
+        "int8_conv2d: padding must be an int or a pair of them, got 'same'": lambda: convolved(padding="same"),
+        "int8_conv2d: dilation must be an int or a pair of them, got (1, True)": lambda: convolved(dilation=(1, True)),
+        "int8_conv2d: groups must be an int, got float": lambda: convolved(groups=1.0),
+        f"int8_conv2d: out_zero_point {BESIDE}": lambda: convolved(out_scale=PARAMS, out_zero_point=ZERO),
+        f"int8_conv2d: q_min and q_max {BESIDE}": lambda: convolved(out_scale=PARAMS, q_min=0),
         **of_both("symmetric must be a bool, got int", symmetric=1),
         **of_both(f"{GRANULARITY} {PerTensor!r}", PerTensor),
         **of_both(f"{GRANULARITY} 'per_tensor'", "per_tensor"),
@@ -550,6 +672,21 @@ REFUSED_BY_FUNCTIONS = {
         "int8_linear: weight_scale must be symmetric QuantizationParams, got asymmetric ones": (
             lambda: quaver.int8_linear(X, W, PARAMS)
         ),
+        "int8_conv2d: weight_scale must be symmetric QuantizationParams, got asymmetric ones": lambda: convolved(
+            PARAMS
+        ),
+        f"int8_conv2d: {EVERY_DTYPE} None": lambda: convolved(dtype=None),
+        f"int8_conv2d: {RANGE.format(0, 255, 'uint8')} q_min=0 and q_max=300": (
+            lambda: convolved(out_scale=ONE, dtype=torch.uint8, q_max=300)
+        ),
+        f"int8_conv2d: stride {PAIR.format(1)} [0, 0]": lambda: convolved(stride=0),
+        f"int8_conv2d: padding {PAIR.format(0)} [1]": lambda: convolved(padding=[1]),
+        "int8_conv2d: groups must be at least 1, got 0": lambda: convolved(groups=0),
+        f"int8_conv2d: weight_scale {POSITIVE} -1.0": lambda: convolved(-ONE, check=True),
+        f"int8_conv2d: out_scale {POSITIVE} 0.0": (lambda: convolved(out_scale=0 * ONE, dtype=torch.int8, check=True)),
+        "int8_conv2d: x_zero_point must lie within -128..127, got 128": (
+            lambda: convolved(x_zero_point=ZERO + 128, check=True)
+        ),
         # check=True reads values
         f"quantize: scale {POSITIVE} 0.0": lambda: quaver.quantize(X, ONE.new_tensor([[1.0, 0.0]]), check=True),
         f"quantize: scale {POSITIVE} nan": lambda: quaver.quantize(X, ONE * float("nan"), check=True),
@@ -598,6 +735,10 @@ REFUSED_BY_FUNCTIONS = {
             lambda: quaver.int8_linear(X, W, ONE, torch.ones(5, requires_grad=True))
         ),
         f"int8_linear: x {NO_GRADIENT} x.detach()": lambda: quaver.int8_linear(X_GRAD, W, ONE),
+        f"int8_conv2d: weight_scale {NO_GRADIENT} weight_scale.detach()": lambda: convolved(ONE_GRAD),
+        "int8_conv2d: out_scale must be given for a dtype of codes, got None for int8": (
+            lambda: convolved(dtype=torch.int8)
+        ),
     },
 }
 

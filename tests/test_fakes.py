@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._prims_common import suggest_memory_format
 from torch._subclasses import FakeTensorMode
 from torch.library import opcheck
 
@@ -42,6 +43,10 @@ def one(value=1.0):
 
 def linear_layer(n, k):
     return codes(n, k), scales(n, 1), normal(n)
+
+
+def channels_last(x):
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 # (op, arguments, options)
@@ -101,6 +106,20 @@ CALLS = (
     ("int8_linear", (normal(3, 4), *linear_layer(5, 4)), {}),
     ("int8_linear", (normal(4), *linear_layer(5, 4)), {"symmetric": False, "relu": True, "dtype": torch.bfloat16}),
     ("int8_linear", (normal(2, 3, 4, dtype=torch.float16), codes(5, 4), one()), {"weight_sum": zero_points(5, 1)}),
+    (
+        "int8_conv2d",
+        (codes(2, 4, 5, 6), codes(6, 4, 3, 3), one(), scales(6, 1, 1, 1)),
+        {"bias": normal(6), "padding": [1, 1]},
+    ),
+    (
+        "int8_conv2d",
+        (channels_last(codes(2, 4, 5, 6)), channels_last(codes(6, 2, 3, 2)), one(), one(), one()),
+        {"groups": 2, "stride": [2, 1], "dilation": [1, 3], "dtype": torch.uint8, "x_zero_point": zero_points(1)},
+    ),
+    (
+        *("int8_conv2d", (channels_last(codes(1, 6, 7, 1, dtype=torch.uint8)), codes(6, 1, 5, 1), one(), one())),
+        {"groups": 6, "dtype": torch.float16},
+    ),
 )
 
 
@@ -190,6 +209,23 @@ def test_linear(shape, device):
             assert_fake_is_true("int8_linear", (view, *layer), dtype=torch.bfloat16)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("shape", [(2, 4, 5, 6), (1, 1, 5, 6), (3, 4, 1, 1), (1, 4, 1, 6), (0, 4, 5, 6), (2, 0, 5, 6)])
+def test_images(shape, device):
+    """Every order in memory, and what looks like several of them."""
+    x = torch.ones(shape, dtype=torch.int8, device=device)
+    unit = torch.ones((), device=device)
+    views = [view for _, view in layouts(x)]
+    views += [x[:, :1].expand(shape), x.expand(2, *shape)[0], x.new_ones(shape[::-1]).permute(3, 2, 1, 0)]
+    for view in views:
+        for out in (0, 1, 5):
+            weight = torch.ones(out, shape[1], 1, 1, dtype=torch.int8, device=device)
+            result = ops.int8_conv2d(view, weight, unit, unit)
+            assert_fake_is_true("int8_conv2d", (view, weight, unit, unit))
+            if result.numel():
+                assert result.is_contiguous(memory_format=suggest_memory_format(view))
+
+
 # Symbolic sizes: functions compiled once serve every size, with the bits of eager mode.
 
 
@@ -238,6 +274,27 @@ def test_compiled_once_for_every_size(function, device):
             results = compiled(x, weight)
         for actual, expected in zip(results, function(x, weight), strict=True):
             assert_bits(actual, expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_a_convolution_compiled_once_for_every_size(memory_format, device):
+    def convolved(x, weight):
+        y = quaver.int8_conv2d(x, weight, x_scale, x_scale, stride=2, padding=(1, 2), dtype=torch.bfloat16)
+        return torch.relu(y), y.shape[2]
+
+    torch._dynamo.reset()
+    x_scale = torch.tensor(0.25, device=device)
+    compiled = torch.compile(convolved, fullgraph=True, dynamic=True, backend="aot_eager")
+    for n, c, height, width in ((2, 4, 9, 10), (3, 5, 12, 7), (5, 16, 3, 40)):
+        x = codes(n, c, height, width).contiguous(memory_format=memory_format).to(device)
+        weight = codes(6, c, 3, 3, seed=1).to(device)
+        with torch._dynamo.config.patch(error_on_recompile=n != 2):
+            y, rows = compiled(x, weight)
+        expected, expected_rows = convolved(x, weight)
+        assert rows == expected_rows
+        assert y.stride() == expected.stride()
+        assert_bits(y, expected)
 
 
 @pytest.mark.parametrize("device", DEVICES)

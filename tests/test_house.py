@@ -94,8 +94,9 @@ def is_cuda(name):
     return name.startswith(("cuda", "cub/", "cutlass/", "mma.h", "thrust/"))
 
 
+HEADERS_OF_KERNELS = ("arguments", "arith", "conv2d_problem", "layout", "matmul_problem", "philox", "types")
 TORCH_FREE = ("csrc/cuda/*.cu", "csrc/cuda/*.cuh", "csrc/cuda/*.h", "csrc/cpu/kernels/*.h")
-TORCH_FREE += tuple(f"csrc/{name}.h" for name in ("arguments", "arith", "layout", "matmul_problem", "philox", "types"))
+TORCH_FREE += tuple(f"csrc/{name}.h" for name in HEADERS_OF_KERNELS)
 
 
 def is_shared_header(path):

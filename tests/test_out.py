@@ -91,6 +91,7 @@ def test_any_strides_are_drawn_where_they_may_be(op):
 X, SCALE, OUT = normal(4, 6), torch.tensor(0.1), torch.empty(4, 6, dtype=torch.int8)
 BYTES = torch.zeros(200, dtype=torch.uint8)
 PRODUCT = {"a": codes(4, 8), "b": codes(8, 6)}
+CONV = {"x": codes(2, 3, 4, 5), "weight": codes(6, 3, 1, 1), "x_scale": SCALE, "weight_scale": SCALE}
 LAYER = {"x": normal(8), "weight_q": codes(6, 8), "weight_scale": scales(6, 1)}
 
 
@@ -135,6 +136,19 @@ REFUSED = [
     ),
     ("int8_matmul", PRODUCT, torch.empty(4, 6), "out must be int32, got float32"),
     ("int8_linear", LAYER, torch.empty(1, 6), r"out must have the shape \[6\], got \[1, 6\]"),
+    (
+        "int8_conv2d",
+        CONV,
+        torch.empty(2, 6, 5, 4).mT,
+        r"out must be contiguous or channels_last, got the strides \[120, 20, 1, 4\]",
+    ),
+    ("int8_conv2d", CONV, torch.empty(2, 6, 4, 4), r"out must have the shape \[2, 6, 4, 5\], got \[2, 6, 4, 4\]"),
+    (
+        "int8_conv2d",
+        {**CONV, "weight_scale": from_byte(20, (), torch.float32), "out_scale": SCALE, "dtype": torch.int8},
+        from_byte(0, (2, 6, 4, 4)),
+        r"out must have the shape",
+    ),
 ]
 
 

@@ -13,8 +13,9 @@ void multiply_cpu(MatmulProblem problem, const uint8_t* packed, bool padded) {
   if (problem.m * problem.n * problem.batches() == 0) return;
   fold_batch_into_rows(problem);
   const MatmulTasks tasks(problem);
-  share(tasks.count(problem), tasks.grain(problem),
-        [&](int64_t begin, int64_t end) { MatmulThread(problem, tasks, packed, padded).run(begin, end); });
+  share(tasks.count(problem), tasks.grain(problem), [&](int64_t begin, int64_t end) {
+    MatmulThread(problem, tasks, packed, padded, contiguous_places(problem)).run(begin, end);
+  });
 }
 
 Tensor int8_matmul_cpu(const Outs<1>* given, const Tensor& a, const Tensor& b, OptionalTensor a_zero_point,

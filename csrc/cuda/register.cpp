@@ -256,6 +256,13 @@ Tensor int8_linear_cuda(const Outs<1>* given, const Tensor& x, const Tensor& wei
   return linear.out;
 }
 
+// Its kernels are not there yet.
+Tensor int8_conv2d_cuda(const Outs<1>*, const Tensor& x, const Tensor&, const Tensor&, const Tensor&, OptionalTensor,
+                        OptionalTensor, OptionalTensor, OptionalTensor, Shape, Shape, Shape, int64_t, bool, ScalarType,
+                        std::optional<int64_t>, std::optional<int64_t>, OptionalTensor) {
+  refuse("int8_conv2d", "is not implemented on CUDA, got x on ", device_of(x));
+}
+
 }  // namespace
 }  // namespace quaver
 
@@ -273,6 +280,7 @@ STABLE_TORCH_LIBRARY_IMPL(quaver, CUDA, m) {
   quaver::implement<quaver::fake_quantize_cuda>(m, "fake_quantize");
   quaver::implement<quaver::fake_quantize_mask_cuda>(m, "fake_quantize_mask");
   quaver::implement<quaver::int8_linear_cuda>(m, "int8_linear");
+  quaver::implement<quaver::int8_conv2d_cuda>(m, "int8_conv2d");
 }
 
 // For quaver/tuning.py; a matmul is what matmul_argument.h takes.

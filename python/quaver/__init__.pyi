@@ -103,6 +103,28 @@ def fake_quantize_mask(
     check: bool = False,
     out: Tensor | None = None,
 ) -> Tensor: ...
+def int8_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    x_scale: _Scale,
+    weight_scale: _Scale,
+    out_scale: _Scale | None = None,
+    *,
+    x_zero_point: Tensor | None = None,
+    out_zero_point: Tensor | None = None,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    relu: bool = False,
+    dtype: torch.dtype = ...,
+    q_min: int | None = None,
+    q_max: int | None = None,
+    weight_packed: Tensor | None = None,
+    check: bool = False,
+    out: Tensor | None = None,
+) -> Tensor: ...
 def int8_linear(
     x: Tensor,
     weight_q: Tensor,

@@ -81,6 +81,27 @@ def check_float_dtype(op, dtype):
         raise ValueError(f"quaver::{op}: dtype must be torch.float32, torch.float16 or torch.bfloat16, got {dtype}")
 
 
+def float_or_code_range(op, dtype, q_min, q_max):
+    """The range of codes; what was given, for the op to refuse, where the result is of floats."""
+    if dtype in (torch.int8, torch.uint8):
+        return code_range(op, dtype, q_min, q_max)
+    if dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise ValueError(
+            f"quaver::{op}: dtype must be torch.float32, torch.float16, torch.bfloat16, torch.int8 or torch.uint8, "
+            f"got {dtype}"
+        )
+    return q_min, q_max
+
+
+def symmetric_scale(op, name, scale):
+    """The scale of symmetric codes, which QuantizationParams may bring."""
+    if not isinstance(scale, QuantizationParams):
+        return scale
+    if not scale.symmetric:
+        raise ValueError(f"quaver::{op}: {name} must be symmetric QuantizationParams, got asymmetric ones")
+    return scale.scale
+
+
 def _ordered_range(op, dtype, q_min, q_max):
     for name, value in (("q_min", q_min), ("q_max", q_max)):
         if not isinstance(value, int) or isinstance(value, bool):
@@ -172,6 +193,11 @@ def quantize_arguments(op, scale, zero_point, *, q_min, q_max, dtype, mode, seed
     return scale, zero_point, {"q_min": q_min, "q_max": q_max, "dtype": dtype, "mode": mode, "seed": seed}
 
 
+def single_parameters(op, prefix, scale, zero_point):
+    scale, zero_point, _ = _unpacked(op, scale, zero_point, prefix)
+    return scale, zero_point
+
+
 def row_parameters(op, scale, zero_point):
     scale, zero_point, _ = _unpacked(op, scale, zero_point, "a_")
     refuse_split_k(op, "a_scale", scale, -1)
@@ -200,6 +226,25 @@ def int32(op, name, zero_point):
     if zero_point.dtype in (torch.int8, torch.uint8, torch.int64):
         return zero_point.to(torch.int32)
     return zero_point
+
+
+def check_count(op, name, value):
+    if not isinstance(value, (int, torch.SymInt)) or isinstance(value, bool):
+        raise TypeError(f"quaver::{op}: {name} must be an int, got {type(value).__name__}")
+    if not 1 <= value < 2**63:
+        raise ValueError(f"quaver::{op}: {name} must be at least 1, got {value}")
+    return value
+
+
+def check_pair(op, name, value, least):
+    """A number for rows and columns, or one for each, as a pair."""
+    pair = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    for number in pair:
+        if not isinstance(number, (int, torch.SymInt)) or isinstance(number, bool):
+            raise TypeError(f"quaver::{op}: {name} must be an int or a pair of them, got {value!r}")
+    if len(pair) != 2 or min(pair) < least or max(pair) >= 2**31:
+        raise ValueError(f"quaver::{op}: {name} must be two numbers from {least} to {2**31 - 1}, got {list(pair)}")
+    return pair
 
 
 def check_requantize_mode(op, mode):

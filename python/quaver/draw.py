@@ -120,6 +120,11 @@ class Draw:
         low, high = self.one_of((low, high), (low, high), (high, high), (low, low + 1))
         return self.laid_out(torch.randint(low, high + 1, shape, generator=self.generator(), dtype=dtype))
 
+    def images(self, shape, dtype=None):
+        """Codes [N, C, H, W], as often as not channels_last."""
+        codes = self.codes(shape, dtype)
+        return codes.contiguous(memory_format=torch.channels_last) if self.chance(0.5) else codes
+
     def scales(self, shape):
         kind = self.one_of("usual", "usual", "powers of two", "special", "any")
         exponents = torch.rand(shape, generator=self.generator())
@@ -327,6 +332,46 @@ def _int8_linear(draw):
     return {**arguments, "relu": draw.chance(0.5), "dtype": draw.one_of(None, *FLOAT_DTYPES)}
 
 
+def _int8_conv2d(draw):
+    """Shapes whose images and results stay small, with kernels that may reach beyond x's edges."""
+    groups = draw.one_of(1, 1, 1, 2, 3, 8)
+    of_group, out_of_group = (draw.one_of(1, 1, 2, 3, 16, 20) for _ in range(2))
+    if groups * of_group * out_of_group > draw.most:
+        out_of_group = 1
+    kernel = [draw.one_of(1, 1, 2, 3, 5) for _ in range(2)]
+    stride, padding, dilation = (
+        [draw.one_of(*some) for _ in range(2)] for some in ((1, 1, 2, 3), (0, 1, 2), (1, 1, 2))
+    )
+    channels = groups * max(of_group, out_of_group)
+    most = min(9, math.isqrt(max(1, draw.most // channels)))
+    least = [
+        max(0, apart * (taps - 1) + 1 - 2 * more) for taps, apart, more in zip(kernel, dilation, padding, strict=True)
+    ]
+    size = [draw.random.randint(each, max(each, most)) for each in least]
+    image = math.prod(size) * channels
+    n = draw.size(max(1, min(3, draw.most // max(image, 1))))
+    arguments = {
+        "x": draw.images([n, groups * of_group, *size]),
+        "weight": draw.images([groups * out_of_group, of_group, *kernel], torch.int8),
+        "x_scale": draw.scales(draw.one_of([], [1])),
+        "weight_scale": draw.scales(draw.one_of([], [groups * out_of_group, 1, 1, 1])),
+        "relu": draw.chance(0.3),
+    }
+    arguments |= {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    if draw.chance(0.5):
+        arguments["x_zero_point"] = draw.integers([1], *full_range(arguments["x"].dtype))
+    if draw.chance(0.5):
+        arguments["bias"] = draw.floats([groups * out_of_group], torch.float32)
+    dtype = draw.one_of(*FLOAT_DTYPES, *CODE_DTYPES)
+    if dtype in FLOAT_DTYPES:
+        return {**arguments, "dtype": dtype}
+    low, high = full_range(dtype)
+    span = draw.range_of_codes(low, high)
+    if draw.chance(0.5):
+        arguments["out_zero_point"] = draw.integers([], span.get("q_min", low), span.get("q_max", high))
+    return {**arguments, **span, "out_scale": draw.scales([]), "dtype": dtype}
+
+
 CALLS = {
     "choose_qparams": _choose_qparams,
     "quantize": _quantize,
@@ -341,4 +386,5 @@ CALLS = {
     "fake_quantize": _quantize,
     "fake_quantize_mask": _quantize,
     "int8_linear": _int8_linear,
+    "int8_conv2d": _int8_conv2d,
 }

@@ -5,7 +5,7 @@ The words of the refusals are those of csrc/checks.h; the tests hold the two tog
 
 import torch
 
-from quaver.library import ANY_STRIDES, WRITING_OPS, as_tuple, written_arguments
+from quaver.library import ANY_STRIDES, IMAGES, WRITING_OPS, as_tuple, written_arguments
 from quaver.qparams import MODES, full_range, in_words, qparams_range
 
 MAX_RANK = 6
@@ -310,6 +310,10 @@ def _check_packed(op, name, packed, b_name, b, k, n):
         return
     _check_companion(op, name, packed, b.dtype, b_name, b)
     _check(b.dim() == 2, op, lambda: f"{name} needs b [K, N] without a batch, got b {list(b.shape)}")
+    _check_panels(op, name, packed, k, n)
+
+
+def _check_panels(op, name, packed, k, n):
     wanted = _packed_shape(k, n)
     _check(
         list(packed.shape) == wanted and packed.is_contiguous(),
@@ -326,6 +330,111 @@ def _check_bias(op, bias, n, like_name, like, dtype=torch.float32):
     _check_companion(op, "bias", bias, dtype, like_name, like)
     fits = bias.dim() == 1 and bias.shape[0] == n
     _check(fits, op, lambda: f"bias must have the shape [{n}], got {list(bias.shape)}")
+
+
+# A convolution's arguments, as in csrc/prepare_conv2d.h.
+
+
+def _check_pair(op, name, pair, least):
+    most = 2**31 - 1
+    _check(
+        len(pair) == 2 and all(least <= number <= most for number in pair),
+        op,
+        lambda: f"{name} must be two numbers from {least} to {most}, got {list(pair)}",
+    )
+
+
+def _check_images(op, x, weight, stride, padding, dilation, groups, zero_point):
+    """Height and width of the result."""
+    _check_codes(op, "x", x)
+    _check(x.dim() == 4, op, lambda: f"x must have 4 dimensions, [N, C, H, W], got {x.dim()}")
+    _check_companion(op, "weight", weight, torch.int8, "x", x)
+    _check(
+        weight.dim() == 4,
+        op,
+        lambda: f"weight must have 4 dimensions, [O, C / groups, kH, kW], got {weight.dim()}",
+    )
+    _check(groups >= 1, op, lambda: f"groups must be at least 1, got {groups}")
+    channels, (out_channels, of_group, *kernel) = x.shape[1], weight.shape
+    _check(
+        channels % groups == 0 and out_channels % groups == 0,
+        op,
+        lambda: (
+            f"groups must divide the channels of x and of the result, got groups={groups} for {channels} "
+            f"and {out_channels}"
+        ),
+    )
+    _check(
+        of_group == channels // groups,
+        op,
+        lambda: (
+            f"weight must have the shape [O, {channels // groups}, kH, kW] for x {list(x.shape)} and groups={groups}, "
+            f"got {list(weight.shape)}"
+        ),
+    )
+    _check(
+        kernel[0] >= 1 and kernel[1] >= 1,
+        op,
+        lambda: f"weight must have a kernel of 1 x 1 or more, got {kernel[0]} x {kernel[1]}",
+    )
+    _check_pair(op, "stride", stride, 1)
+    _check_pair(op, "padding", padding, 0)
+    _check_pair(op, "dilation", dilation, 1)
+    padded = [size + 2 * each for size, each in zip(x.shape[2:], padding, strict=True)]
+    reach = [apart * (taps - 1) + 1 for taps, apart in zip(kernel, dilation, strict=True)]
+    _check(
+        padded[0] < 2**31 and padded[1] < 2**31,
+        op,
+        lambda: f"x with its padding must have fewer than 2^31 rows and columns, got {padded}",
+    )
+    _check(
+        reach[0] <= padded[0] and reach[1] <= padded[1],
+        op,
+        lambda: f"the kernel with its dilation must not be larger than x with its padding, got {reach} for {padded}",
+    )
+    _check_k(op, of_group * kernel[0] * kernel[1], x.dtype, torch.int8, zero_point)
+    return [(size - over) // step + 1 for size, over, step in zip(padded, reach, stride, strict=True)]
+
+
+def _check_single(op, name, tensor, dtype, x):
+    if tensor is None:
+        return
+    _check_companion(op, name, tensor, dtype, "x", x)
+    _check(tensor.numel() == 1, op, lambda: f"{name} must have one element, got {list(tensor.shape)}")
+
+
+def _check_conv2d_output(op, dtype, out_scale, out_zero_point, q_min, q_max):
+    floats, codes = (torch.float32, torch.float16, torch.bfloat16), (torch.int8, torch.uint8)
+    _check(
+        dtype in (*floats, *codes),
+        op,
+        lambda: f"dtype must be float32, float16, bfloat16, int8 or uint8, got {_name(dtype)}",
+    )
+    if dtype in floats:
+        _check(
+            out_scale is None and out_zero_point is None and q_min is None and q_max is None,
+            op,
+            lambda: f"out_scale, out_zero_point, q_min and q_max are for a dtype of codes, got {_name(dtype)}",
+        )
+        return
+    _check(
+        out_scale is not None,
+        op,
+        lambda: f"out_scale must be given for a dtype of codes, got None for {_name(dtype)}",
+    )
+    _check_range(op, dtype, q_min, q_max)
+
+
+def _suggests_channels_last(x):
+    """By x's strides, as in csrc/prepare_conv2d.h."""
+    if x.stride(1) == 0:
+        return False
+    least = 0
+    for dim in (1, 3, 2, 0):
+        if x.shape[dim] == 0 or x.stride(dim) < least or (dim == 0 and least == x.stride(1)):
+            return False
+        least = x.stride(dim) * x.shape[dim]
+    return True
 
 
 # The fakes, in the data's order.
@@ -547,6 +656,60 @@ def int8_linear(
     return x.new_empty((*x.shape[:-1], n), dtype=dtype)
 
 
+@torch.library.register_fake("quaver::int8_conv2d")
+def int8_conv2d(
+    x,
+    weight,
+    x_scale,
+    weight_scale,
+    out_scale=None,
+    *,
+    x_zero_point=None,
+    out_zero_point=None,
+    bias=None,
+    stride=(1, 1),
+    padding=(0, 0),
+    dilation=(1, 1),
+    groups=1,
+    relu=False,
+    dtype=torch.float32,
+    q_min=None,
+    q_max=None,
+    weight_packed=None,
+):
+    op = "int8_conv2d"
+    height, width = _check_images(op, x, weight, stride, padding, dilation, groups, x_zero_point is not None)
+    n, channels = x.shape[0], weight.shape[0]
+    _check_given(op, "x_scale", x_scale)
+    _check_single(op, "x_scale", x_scale, torch.float32, x)
+    _check_single(op, "x_zero_point", x_zero_point, torch.int32, x)
+    _check_companion(op, "weight_scale", weight_scale, torch.float32, "x", x)
+    _check(
+        weight_scale.numel() == 1 or tuple(weight_scale.shape) == (channels, 1, 1, 1),
+        op,
+        lambda: (
+            f"weight_scale must have one element or the shape [{channels}, 1, 1, 1], got {list(weight_scale.shape)}"
+        ),
+    )
+    _check_single(op, "out_scale", out_scale, torch.float32, x)
+    _check_single(op, "out_zero_point", out_zero_point, torch.int32, x)
+    if bias is not None:
+        _check_bias(op, bias, channels, "x", x)
+    _check_conv2d_output(op, dtype, out_scale, out_zero_point, q_min, q_max)
+    if weight_packed is not None:
+        _check_companion(op, "weight_packed", weight_packed, torch.int8, "x", x)
+        _check(
+            groups == 1,
+            op,
+            lambda: f"weight_packed needs groups=1, since a panel has columns of one matrix, got groups={groups}",
+        )
+        _check_panels(op, "weight_packed", weight_packed, weight[0].numel(), channels)
+    shape = (n, channels, height, width)
+    if not _suggests_channels_last(x):
+        return x.new_empty(shape, dtype=dtype)
+    return torch.empty(shape, dtype=dtype, device=x.device, memory_format=torch.channels_last)
+
+
 @torch.library.register_fake("quaver::int8_prepack")
 def int8_prepack(b):
     op = "int8_prepack"
@@ -571,13 +734,7 @@ def _has_places(tensor):
     return True
 
 
-def _check_out(op, name, out, promised, any_strides, like_name, like):
-    _check_companion(op, name, out, promised.dtype, like_name, like)
-    _check(
-        out.shape == promised.shape,
-        op,
-        lambda: f"{name} must have the shape {list(promised.shape)}, got {list(out.shape)}",
-    )
+def _check_strides(op, name, out, any_strides):
     if any_strides:
         _check(
             _has_places(out),
@@ -587,12 +744,25 @@ def _check_out(op, name, out, promised, any_strides, like_name, like):
                 f"for the shape {list(out.shape)}"
             ),
         )
-    else:
-        _check(
-            out.is_contiguous(),
-            op,
-            lambda: f"{name} must be contiguous, got the strides {list(out.stride())}",
-        )
+        return
+    images = op in IMAGES
+    _check(
+        out.is_contiguous() or (images and out.is_contiguous(memory_format=torch.channels_last)),
+        op,
+        lambda: (
+            f"{name} must be contiguous{' or channels_last' if images else ''}, got the strides {list(out.stride())}"
+        ),
+    )
+
+
+def _check_out(op, name, out, promised, any_strides, like_name, like):
+    _check_companion(op, name, out, promised.dtype, like_name, like)
+    _check(
+        out.shape == promised.shape,
+        op,
+        lambda: f"{name} must have the shape {list(promised.shape)}, got {list(out.shape)}",
+    )
+    _check_strides(op, name, out, any_strides)
 
 
 def check_outs(op, outs, promised, like_name, like):

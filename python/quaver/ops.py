@@ -9,8 +9,10 @@ import torch
 from quaver.arguments import (
     aimed_range,
     check_bools,
+    check_count,
     check_float_dtype,
     check_optional_tensors,
+    check_pair,
     check_requantize_mode,
     check_tensors,
     check_values,
@@ -18,6 +20,7 @@ from quaver.arguments import (
     checked_eps,
     code_range,
     column_parameters,
+    float_or_code_range,
     full_range_of,
     int32,
     quantize_arguments,
@@ -25,6 +28,8 @@ from quaver.arguments import (
     refuse_tangent,
     row_parameters,
     scale_shape,
+    single_parameters,
+    symmetric_scale,
     tensor_of,
     widened,
     with_range,
@@ -779,10 +784,7 @@ def int8_linear(
     check_tensors(op, x=x, weight_q=weight_q, weight_scale=weight_scale)
     check_optional_tensors(op, bias=bias, weight_sum=weight_sum, weight_packed=weight_packed)
     check_bools(op, symmetric=symmetric, relu=relu)
-    if isinstance(weight_scale, QuantizationParams):
-        if not weight_scale.symmetric:
-            raise ValueError(f"quaver::{op}: weight_scale must be symmetric QuantizationParams, got asymmetric ones")
-        weight_scale = weight_scale.scale
+    weight_scale = symmetric_scale(op, "weight_scale", weight_scale)
     refuse_split_k(op, "weight_scale", weight_scale, -1)
     if dtype is not None:
         check_float_dtype(op, dtype)
@@ -799,5 +801,109 @@ def int8_linear(
         symmetric=symmetric,
         relu=relu,
         dtype=dtype,
+        weight_packed=weight_packed,
+    )
+
+
+def int8_conv2d(
+    x,
+    weight,
+    x_scale,
+    weight_scale,
+    out_scale=None,
+    *,
+    x_zero_point=None,
+    out_zero_point=None,
+    bias=None,
+    stride=1,
+    padding=0,
+    dilation=1,
+    groups=1,
+    relu=False,
+    dtype=torch.float32,
+    q_min=None,
+    q_max=None,
+    weight_packed=None,
+    check=False,
+    out=None,
+):
+    """A convolution of codes, to floats by equation (7) or to codes by (8): the int8 product of (13), scaled.
+
+    acc[n, o, y, x] = sum over c, i, j of (x[n, c, y', x'] - x_zero_point) * weight[o, c, i, j]
+    with y' = y * stride - padding + i * dilation, x' as y', and c running over o's group of channels
+    result = relu(acc * (x_scale * weight_scale) + bias), and for codes quantize(result, out_scale, out_zero_point)
+
+    Padding is with x_zero_point, the code of 0: what lies beyond x's edges adds nothing to a sum.
+
+    Arguments:
+        x: int8 or uint8 [N, C, H, W], any strides; channels_last is the fast layout.
+        weight: int8 [O, C / groups, kH, kW], symmetric, any strides.
+        x_scale: float32, one element; or QuantizationParams, which bring their zero point.
+        weight_scale: float32, one element or [O, 1, 1, 1]; or symmetric QuantizationParams.
+        out_scale: for a dtype of codes, and only then: float32, one element; or QuantizationParams, which bring zero
+            point and range.
+        x_zero_point, out_zero_point: int32, one element; None means 0.
+        bias: float32 [O] (float16 and bfloat16 are widened), added after scaling.
+        stride, padding, dilation: a number, or one for rows and one for columns, in pixels of x.
+        groups: of channels, each convolved for itself; groups=C is a depthwise convolution.
+        relu: negative results become 0; NaN stays.
+        dtype: of the result: float32, float16, bfloat16, int8 or uint8.
+        q_min, q_max: the codes to use, by default all of the dtype's.
+        weight_packed: int8_prepack(weight.permute(2, 3, 1, 0).flatten(0, 2)), on the CPU with groups=1: the same
+            results, sooner. Of another weight it gives unspecified results.
+        check: also verify that scales are positive and finite and zero points are codes, which waits for the device.
+        out: a tensor to write and return: of the result's shape, dtype and device, contiguous or channels_last, in
+            memory of its own.
+
+    Returns:
+        [N, O, OH, OW] of dtype, with OH = (H + 2 padding - dilation (kH - 1) - 1) // stride + 1 and OW likewise;
+        channels_last where x's strides suggest it, as for torch's own convolution, and else contiguous.
+
+    Raises:
+        RuntimeError for tensors that do not fit, or a kernel larger than x with its padding; and for a
+        K = C / groups * kH * kW whose sum could leave int32, as int8_matmul. TypeError or ValueError for another
+        argument that does not fit.
+
+    Source: equations (13), (7) and (8); ONNX QLinearConv, torch.nn.functional.conv2d.
+
+    >>> import torch, quaver
+    >>> x = torch.tensor([[[[1, 2], [3, 4]]]], dtype=torch.int8)
+    >>> weight = torch.tensor([[[[1, -1]]]], dtype=torch.int8)
+    >>> quaver.int8_conv2d(x, weight, torch.tensor(0.5), torch.tensor(0.5), padding=(0, 1))
+    tensor([[[[-0.2500, -0.2500,  0.5000],
+              [-0.7500, -0.2500,  1.0000]]]])
+    """
+    op = "int8_conv2d"
+    check_tensors(op, x=x, weight=weight, x_scale=x_scale, weight_scale=weight_scale)
+    check_optional_tensors(op, out_scale=out_scale, bias=bias, weight_packed=weight_packed)
+    check_bools(op, relu=relu)
+    x_scale, x_zero_point = single_parameters(op, "x_", x_scale, x_zero_point)
+    weight_scale = symmetric_scale(op, "weight_scale", weight_scale)
+    out_scale, out_zero_point, q_min, q_max = with_range(op, out_scale, out_zero_point, q_min, q_max, "out_")
+    q_min, q_max = float_or_code_range(op, dtype, q_min, q_max)
+    if check:
+        check_values(op, "x_", x_scale, x_zero_point, *full_range_of(x))
+        check_values(op, "weight_", weight_scale, None, 0, 0)
+        if out_scale is not None:
+            check_values(op, "out_", out_scale, out_zero_point, q_min, q_max)
+    return run(
+        op,
+        out,
+        x,
+        weight,
+        x_scale,
+        weight_scale,
+        out_scale,
+        x_zero_point=x_zero_point,
+        out_zero_point=out_zero_point,
+        bias=widened(bias),
+        stride=check_pair(op, "stride", stride, 1),
+        padding=check_pair(op, "padding", padding, 0),
+        dilation=check_pair(op, "dilation", dilation, 1),
+        groups=check_count(op, "groups", groups),
+        relu=relu,
+        dtype=dtype,
+        q_min=q_min,
+        q_max=q_max,
         weight_packed=weight_packed,
     )

@@ -404,3 +404,62 @@ def int8_linear(
         dtype=x.dtype if dtype is None else dtype,
     )
     return y.squeeze(0) if x.dim() == 1 else y
+
+
+def pair(numbers):
+    """(of rows, of columns)"""
+    return (numbers, numbers) if isinstance(numbers, int) else tuple(numbers)
+
+
+def patches(x, kernel, stride, padding, dilation):
+    """What a kernel lies over at each pixel of the result, zeros beyond x's edges: [N, C, OH, OW, kH, kW]."""
+    (top, left), strides = pair(padding), pair(stride)
+    views = torch.nn.functional.pad(x, (left, left, top, top))
+    for dim, (taps, apart) in enumerate(zip(kernel, pair(dilation), strict=True)):
+        views = views.unfold(2 + dim, (taps - 1) * apart + 1, strides[dim])[..., ::apart]
+    return views
+
+
+def convolution(x, weight, groups, *where):
+    """ARITHMETIC.md (13): (6) in float64 over the patches, a product for each group."""
+    views = patches(x, weight.shape[2:], *where)
+    n, c, height, width, *kernel = views.shape
+    rows = views.reshape(n, groups, c // groups, height, width, *kernel).permute(1, 0, 3, 4, 2, 5, 6)
+    k = c // groups * math.prod(kernel)
+    columns = weight.to(torch.float64).reshape(groups, weight.shape[0] // groups, k).mT
+    acc = torch.matmul(rows.reshape(groups, n * height * width, k), columns)
+    images = acc.reshape(groups, n, height, width, columns.shape[-1]).permute(1, 0, 4, 2, 3)
+    return images.reshape(n, weight.shape[0], height, width)
+
+
+def int8_conv2d(
+    x,
+    weight,
+    x_scale,
+    weight_scale,
+    out_scale=None,
+    *,
+    x_zero_point=None,
+    out_zero_point=None,
+    bias=None,
+    stride=1,
+    padding=0,
+    dilation=1,
+    groups=1,
+    relu=False,
+    dtype=torch.float32,
+    q_min=None,
+    q_max=None,
+    weight_packed=None,
+):
+    """ARITHMETIC.md (13) and (7), and then (8) for codes."""
+
+    def of_channels(parameter):
+        return parameter if parameter is None or parameter.numel() == 1 else parameter.reshape(-1, 1, 1)
+
+    real = x.to(torch.float64) if x_zero_point is None else x.to(torch.float64) - broadcastable(x_zero_point)
+    acc = convolution(real, weight, groups, stride, padding, dilation).to(torch.int32)
+    v = scale_product(acc, x_scale, of_channels(weight_scale), of_channels(bias), relu)
+    if dtype.is_floating_point:
+        return v.to(dtype)
+    return quantize(v, out_scale, out_zero_point, q_min=q_min, q_max=q_max, dtype=dtype)

@@ -40,6 +40,7 @@ struct StoredBlock {
   const RowValues* row_values = nullptr;
   const BlockSums* sums = nullptr;
   void* out = nullptr;  // the first result
+  int64_t pitch = 0;    // from row to row of results, in elements
   int rows = 0;
 };
 
@@ -80,7 +81,7 @@ struct Epilogue : StoredBlock {
       for (int n = 0; n < Panel::kColumns; ++n)
         acc[n] = less_zero_points(acc[n], row_values->zero_point[i], row_values->sum[i], column.zero_point[n],
                                   column.sum[n]);
-    Out* __restrict to = static_cast<Out*>(out) + i * problem->n;
+    Out* __restrict to = static_cast<Out*>(out) + i * pitch;
     if constexpr (kIsCode<Out>)
       if (problem->mode == RequantizeMode::kFixed) return store_fixed_row(*this, i, acc, to);
     const float a_scale = row_values->scale[i];

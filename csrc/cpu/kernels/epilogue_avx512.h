@@ -86,7 +86,7 @@ struct EpilogueAvx512 : StoredBlock {
   }
 
   QUAVER_AVX512_INLINE void row(int i) const {
-    Out* const to = static_cast<Out*>(out) + i * problem->n;
+    Out* const to = static_cast<Out*>(out) + i * pitch;
     if constexpr (kIsCode<Out>) {
       if (whole) {
         const __m256i codes = _mm256_set_m128i(codes_of(i, 1), codes_of(i, 0));

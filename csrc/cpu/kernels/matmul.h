@@ -2,7 +2,8 @@
 // torch header.
 //
 // A task is a panel of b (panels.h) and a chunk of a's rows that stays in a core's second cache. A block's products go
-// through the epilogue at once: no matrix of them is ever in memory.
+// through the epilogue at once: no matrix of them is ever in memory. A convolution is such a matmul, whose rows are
+// gathered (patches.h) and whose results may lie across (scatter.h).
 #pragma once
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include "cpu/kernels/multiply.h"
 #include "cpu/kernels/multiply_amx.h"
 #include "cpu/kernels/panels.h"
+#include "cpu/kernels/scatter.h"
 
 namespace quaver {
 
@@ -49,7 +51,7 @@ inline void batch_index(const MatmulProblem& problem, int64_t batch, BatchIndex&
   }
 }
 
-// What a panel's columns bring; `panel` has the sums of their codes.
+// What a panel's columns bring; `panel` has the sums of their codes, and is null where nothing needs them.
 inline void gather_columns(const MatmulProblem& problem, const BatchIndex& batch, int64_t first, const uint8_t* panel,
                            ColumnValues& columns) {
   const int count = static_cast<int>(std::min<int64_t>(problem.n - first, Panel::kColumns));
@@ -64,8 +66,10 @@ inline void gather_columns(const MatmulProblem& problem, const BatchIndex& batch
   gather(problem.b_zero_point, batch, first, count, 0, columns.zero_point);
   if (problem.b_sum.data != nullptr) {
     gather(problem.b_sum, batch, first, count, 0, columns.sum);
-  } else {
+  } else if (panel != nullptr) {
     std::memcpy(columns.sum, panel + Panel::steps(problem.k) * Panel::kStepBytes, sizeof columns.sum);
+  } else {
+    std::memset(columns.sum, 0, sizeof columns.sum);
   }
   for (int n = 0; n < count; ++n)
     columns.sum[n] =
@@ -145,16 +149,23 @@ struct MatmulLoops {
   }
 };
 
+// The places of [..., M, N] side by side.
+inline ResultPlaces contiguous_places(const MatmulProblem& problem) {
+  return {problem.m * problem.n, 0, problem.n, 1, problem.m};
+}
+
 // What one thread works with.
 class MatmulThread {
  public:
-  // `packed`: b's panels one after another, or null; `padded`: as RowsOfA has it.
-  MatmulThread(const MatmulProblem& problem, const MatmulTasks& tasks, const uint8_t* packed, bool padded)
+  // `packed`: b's panels one after another, or null; `padded` and `patches`: as RowsOfA has them.
+  MatmulThread(const MatmulProblem& problem, const MatmulTasks& tasks, const uint8_t* packed, bool padded,
+               const ResultPlaces& places, const Patches* patches = nullptr)
       : problem_(problem),
         tasks_(tasks),
         loops_(problem),
         packed_(packed),
-        chunk_({problem, padded, loops_.moved, loops_.multiply_and_store != nullptr}, tasks.rows) {
+        scatter_(problem, places),
+        chunk_({problem, padded, loops_.moved, loops_.multiply_and_store != nullptr, patches}, tasks.rows) {
     if (packed == nullptr) panel_ = uninitialized(Panel::bytes(problem.k));
   }
 
@@ -176,6 +187,7 @@ class MatmulThread {
   const MatmulTasks& tasks_;
   const MatmulLoops loops_;
   const uint8_t* packed_;
+  Scatter scatter_;
   MatmulChunk chunk_;
   std::unique_ptr<uint8_t[]> panel_;
   int64_t batch_number_ = 0;
@@ -185,6 +197,7 @@ class MatmulThread {
   alignas(64) BlockSums sums_[2];
   int turn_ = 0;
   StoredBlock pending_;
+  BlockPlace pending_place_;
 
   void take_chunk(int64_t chunk) {
     store_pending();  // which needs what its rows bring
@@ -207,17 +220,21 @@ class MatmulThread {
     MovedSums moved;
     if (loops_.moved) of_moved_codes(panel + steps * Panel::kStepBytes, moved);
     for (int64_t i = 0; i < chunk_.blocks(); ++i) {
-      const StoredBlock stored = stored_block(i, columns);
+      const BlockPlace place{batch_number_, first_row_ + i * kBlockRows, columns.first};
+      const StoredBlock stored = stored_block(i, columns, place);
       BlockSums& sums = sums_[turn_];
       if (loops_.multiply_and_store != nullptr) {
-        if (pending_.problem == nullptr) pending_ = {&problem_, &columns, &chunk_.values(i), nullptr, nullptr, 0};
+        if (pending_.problem == nullptr) pending_ = {&problem_, &columns, &chunk_.values(i), nullptr, nullptr, 0, 0};
         loops_.multiply_and_store(chunk_.block(i), panel, steps, pending_, sums);
+        scatter_.finish(pending_, pending_place_);
         pending_ = stored;
+        pending_place_ = place;
         turn_ = 1 - turn_;
       } else {
         std::memcpy(moved.row, chunk_.moved_sums(i), sizeof moved.row);
         loops_.multiply(chunk_.block(i), panel, steps, moved, sums);
         loops_.store(stored);
+        scatter_.finish(stored, place);
       }
     }
   }
@@ -229,16 +246,16 @@ class MatmulThread {
     for (int32_t& sum : moved.column) sum = wrapping_multiply(sum, by);
   }
 
-  StoredBlock stored_block(int64_t i, const ColumnValues& columns) const {
-    constexpr int kBytes[] = {4, 4, 2, 2, 1, 1};  // of MatmulOutput
-    const int64_t row = first_row_ + i * kBlockRows;
-    const int64_t place = (batch_number_ * problem_.m + row) * problem_.n + columns.first;
-    char* out = static_cast<char*>(problem_.out) + place * kBytes[static_cast<int>(problem_.out_type)];
-    return {&problem_, &columns, &chunk_.values(i), &sums_[turn_], out, chunk_.block(i).rows};
+  StoredBlock stored_block(int64_t i, const ColumnValues& columns, const BlockPlace& place) {
+    const auto [out, pitch] = scatter_.target(place, turn_);
+    return {&problem_, &columns, &chunk_.values(i), &sums_[turn_], out, pitch, chunk_.block(i).rows};
   }
 
   void store_pending() {
-    if (pending_.rows > 0) loops_.store(pending_);
+    if (pending_.rows > 0) {
+      loops_.store(pending_);
+      scatter_.finish(pending_, pending_place_);
+    }
     pending_.rows = 0;
   }
 };

@@ -3,7 +3,7 @@
 //
 // Rows are read where they are, but for those that the instructions cannot take so, which are copied: those that end
 // within a step of a panel, that are not contiguous, whose codes are moved (multiply.h), and on AMX a block of rows
-// that is no whole tile.
+// that is no whole tile. A convolution's rows (patches.h) are gathered.
 #pragma once
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 
 #include "cpu/kernels/epilogue.h"
 #include "cpu/kernels/multiply.h"
+#include "cpu/kernels/patches.h"
 #include "cpu/kernels/sum_codes.h"
 
 namespace quaver {
@@ -45,6 +46,7 @@ struct RowsOfA {
   bool padded;       // rows are followed by zeros to a whole step, and by rows that can be read to a whole tile
   bool moved;        // int8 codes are moved by 128
   bool whole_tiles;  // blocks are read as 16 or 32 rows
+  const Patches* patches = nullptr;  // what rows are made of in the place of problem.a, a group for each batch
 };
 
 class MatmulChunk {
@@ -64,7 +66,11 @@ class MatmulChunk {
       const int64_t row = first + static_cast<int64_t>(i) * kBlockRows;
       const int count = static_cast<int>(std::min<int64_t>(first + rows - row, kBlockRows));
       const BlockOfRows there{a + row * problem.a.row_stride, problem.a.row_stride, count};
-      blocks_[i] = can_be_read(there) ? there : copy(i, there);
+      if (source_.patches != nullptr) {
+        blocks_[i] = gather_patches(i, batch[0], row, count);
+      } else {
+        blocks_[i] = can_be_read(there) ? there : copy(i, there);
+      }
       RowValues& values = values_[i];
       gather(problem.a_scale, batch, row, count, 1.0f, values.scale);
       gather(problem.a_zero_point, batch, row, count, 0, values.zero_point);
@@ -101,11 +107,34 @@ class MatmulChunk {
            (!source_.whole_tiles || block.rows % 16 == 0);
   }
 
+  // Where copies of a block's rows go, pitch_of(k) apart.
+  uint8_t* place_of_copies(size_t i) {
+    const int64_t bytes = kBlockRows * pitch_of(source_.problem.k);
+    if (copies_ == nullptr) copies_ = uninitialized(static_cast<int64_t>(values_.size()) * bytes);
+    return copies_.get() + static_cast<int64_t>(i) * bytes;
+  }
+
+  BlockOfRows gather_patches(size_t i, int64_t group, int64_t first, int rows) {
+    const int64_t k = source_.problem.k;
+    const int64_t pitch = pitch_of(k);
+    uint8_t* const to = place_of_copies(i);
+    const bool moved = moves();
+    for (int row = 0; row < rows; ++row) {
+      uint8_t* __restrict line = to + row * pitch;
+      source_.patches->gather(group, first + row, line);
+      if (moved)
+        vectorized([&]() QUAVER_INLINE {
+          for (int64_t j = 0; j < k; ++j) line[j] ^= 0x80;
+        });
+      std::memset(line + k, 0, Panel::steps(k) * Panel::kStepCodes - k);
+    }
+    return {to, pitch, rows};
+  }
+
   BlockOfRows copy(size_t i, const BlockOfRows& block) {
     const MatmulProblem& problem = source_.problem;
     const int64_t pitch = pitch_of(problem.k);
-    if (copies_ == nullptr) copies_ = uninitialized(static_cast<int64_t>(values_.size()) * kBlockRows * pitch);
-    uint8_t* const to = copies_.get() + static_cast<int64_t>(i) * kBlockRows * pitch;
+    uint8_t* const to = place_of_copies(i);
     const uint8_t by = moves() ? 0x80 : 0;
     for (int row = 0; row < block.rows; ++row) {
       const uint8_t* __restrict from = block.codes + row * block.stride;
