@@ -299,3 +299,74 @@ def test_tables_that_change_as_they_are_read_are_named():
     model = torch.nn.Sequential(torch.nn.Embedding(3, 4, max_norm=1.0))
     with pytest.raises(ValueError, match="quantize_model: layer '0': QuantEmbedding: max_norm"):
         quantize_model(model, QuantConfig(embeddings=True))
+
+
+# Convolutions
+
+
+class Images(torch.nn.Module):
+    """Convolutions with a normalization, a ReLU or both behind them, a sum around some, and a linear head."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.norm, self.relu = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8), ReLU()
+        self.depthwise, self.depthwise_relu = torch.nn.Conv2d(8, 8, 3, groups=8), ReLU()
+        self.point, self.point_norm = torch.nn.Conv2d(8, 8, 1, bias=False), torch.nn.BatchNorm2d(8)
+        self.head = Linear(8, 4)
+        with torch.no_grad():
+            for norm in (self.norm, self.point_norm):
+                for tensor, spread in ((norm.weight, 0.5), (norm.bias, 1), (norm.running_mean, 1)):
+                    tensor.copy_(1 + spread * torch.rand(8))
+                norm.running_var.copy_(0.5 + torch.rand(8))
+
+    def forward(self, x):
+        x = self.depthwise_relu(self.depthwise(self.relu(self.norm(self.stem(x)))))
+        return self.head((x + self.point_norm(self.point(x))).mean((2, 3)))
+
+
+IMAGES = [normal(5, 3, 12, 10, seed=seed) for seed in range(3)]
+
+
+def test_convolutions_take_over_normalizations_and_relus():
+    quantized = quantize_model(Images(), STATIC, IMAGES)
+    kinds = dict(quantized.named_children())
+    assert [type(module).__name__ for module in kinds.values()] == [
+        *("QuantConv2d", "Identity", "Identity", "QuantConv2d", "Identity", "QuantConv2d", "Identity", "QuantLinear"),
+    ]
+    assert {name: (kinds[name].relu, kinds[name].output is not None) for name in ("stem", "depthwise", "point")} == {
+        "stem": (True, True),
+        "depthwise": (True, False),  # a sum takes it too
+        "point": (False, False),
+    }
+
+
+@torch.no_grad()
+def test_folding_is_what_the_normalization_does():
+    model = Images().eval()
+    quantized = quantize_model(model)
+    norm, point = model.point_norm, quantized.point
+    factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+    weight = model.point.weight * factor[:, None, None, None]
+    expected = quaver.choose_qparams(weight, quaver.PerChannel(0))
+    torch.testing.assert_close(point.weight_scale, expected.scale)
+    torch.testing.assert_close(point.bias, norm.bias - norm.running_mean * factor)
+    x = IMAGES[0]
+    assert torch.nn.functional.cosine_similarity(quantized(x), model(x), dim=1).min() > 0.999
+    static = quantize_model(model, STATIC, IMAGES)
+    assert torch.nn.functional.cosine_similarity(static(x), model(x), dim=1).min() > 0.998
+
+
+def test_a_normalization_without_statistics_stays():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4, track_running_stats=False))
+    assert type(quantize_model(model)[1]) is torch.nn.BatchNorm2d
+
+
+@torch.no_grad()
+def test_comparisons_reach_behind_what_moved():
+    model = Images().eval()
+    comparison = quaver.compare(model, quantize_model(model, STATIC, IMAGES), IMAGES)
+    assert [row["name"] for row in comparison.rows] == ["stem", "depthwise", "point", "head", "(output)"]
+    assert min(row["sqnr_db"] for row in comparison.rows) > 20
+    alone = quaver.sensitivity(model, STATIC, IMAGES)
+    assert min(row["sqnr_db"] for row in alone.rows) > 20

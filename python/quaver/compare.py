@@ -10,8 +10,9 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from quaver import ops
+from quaver.graph import consumers
 from quaver.model import QuantConfig, call_with, in_eval_mode, int8_modules, plan_layers
-from quaver.nn import QuantLinear
+from quaver.nn import QuantConv2d, QuantLinear
 
 OUTPUT = "(output)"  # the row of the model's own result
 
@@ -72,8 +73,8 @@ def compare(float_model, int8_model, batches):
         batches: an iterable of what they are called with: tensors, tuples of arguments or dicts of them by name.
 
     Returns:
-        A Comparison. Results in codes are taken as what they stand for; where a ReLU moved into a layer, the float
-        layer's result is taken through it too.
+        A Comparison. Results in codes are taken as what they stand for; where a normalization or a ReLU moved into a
+        layer, they are compared with what these made of the float layer's result.
 
     Raises:
         ValueError for no batches, and for an int8 model that is not of that float model.
@@ -87,24 +88,25 @@ def compare(float_model, int8_model, batches):
     >>> comparison["2"]["sqnr_db"] > 35
     True
     """
-    int8_layers = {name: module for name, module in int8_model.named_modules() if isinstance(module, QuantLinear)}
-    float_layers = dict(float_model.named_modules())
-    if strangers := sorted(int8_layers.keys() - float_layers.keys()):
+    kinds = (QuantLinear, QuantConv2d)
+    int8_layers = {name: module for name, module in int8_model.named_modules() if isinstance(module, kinds)}
+    if strangers := sorted(int8_layers.keys() - dict(float_model.named_modules()).keys()):
         raise ValueError(f"compare: float_model has no layers {strangers}")
+    float_layers = _counterparts(float_model, int8_model, int8_layers)
     tallies = {name: _Tally() for name in (*int8_layers, OUTPUT)}
     with contextlib.ExitStack() as stack:
         for model in (float_model, int8_model):
             stack.enter_context(in_eval_mode(model))
         stack.enter_context(torch.no_grad())
         for batch in _some(batches, "compare"):
-            with _results(float_layers[name] for name in int8_layers) as wanted:
+            with _results(float_layers.values()) as wanted:
                 expected = call_with(float_model, batch)
             with _results(int8_layers.values()) as found:
                 actual = call_with(int8_model, batch)
             for name, layer in int8_layers.items():
                 pairs = zip(wanted[float_layers[name]], found[layer], strict=True)
                 for float_result, int8_result in pairs:
-                    tallies[name].add(float_result.relu() if layer.relu else float_result, _real(layer, int8_result))
+                    tallies[name].add(float_result, _real(layer, int8_result))
             tallies[OUTPUT].add_all(expected, actual)
     return Comparison([{"name": name, **tally.measures()} for name, tally in tallies.items()])
 
@@ -140,6 +142,19 @@ def sensitivity(model, config=QuantConfig(), calibration=None, batches=None):
                 with _answering([names[name]] if name in names else names.values(), int8):
                     tally.add_all(expected, call_with(model, batch))
     return Comparison([{"name": name, **tally.measures()} for name, tally in tallies.items()])
+
+
+def _counterparts(float_model, int8_model, names):
+    """{name of an int8 layer: the float module that gives what it gives}: the layer, or the last that moved into it."""
+    flow = consumers(float_model)
+    floats, int8s = (dict(model.named_modules()) for model in (float_model, int8_model))
+
+    def last(name):
+        takers = flow.get(name, ())
+        moved = len(takers) == 1 and type(int8s.get(takers[0])) is torch.nn.Identity
+        return last(takers[0]) if moved and type(floats[takers[0]]) is not torch.nn.Identity else name
+
+    return {name: floats[last(name)] for name in names}
 
 
 class _Tally:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import torch
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from quaver import observers
 from quaver.graph import consumers
-from quaver.nn import QuantEmbedding, QuantLinear
-from quaver.qparams import PerChannel, PerTensor, PerToken
+from quaver.nn import QuantConv2d, QuantEmbedding, QuantLinear
+from quaver.qparams import PerChannel, PerTensor, PerToken, QuantizationParams
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class QuantConfig:
 
     Arguments:
         weights: which elements of a weight share a scale: PerChannel(0), one for each output, or PerTensor().
-        activations: PerToken(), dynamic: each row is quantized with what it holds; or PerTensor(), static: with one
-            scale for each layer, which calibration finds.
+        activations: PerToken(), dynamic: each row is quantized with what it holds, and what a convolution takes as a
+            whole; or PerTensor(), static: with one scale for each layer, which calibration finds.
         symmetric: whether activations have a zero point of 0, or one of their own.
         observer: what decides on a static scale: a class of quaver.observers, or anything that is called with
             `symmetric=` and gives an observer, such as functools.partial(observers.Percentile, high=99.99).
@@ -64,14 +65,16 @@ def _check_is(name, value, kinds):
 
 
 def quantize_model(model, config=QuantConfig(), calibration=None, *, inplace=False, progress=True):
-    """A model whose torch.nn.Linear layers are QuantLinear, and its tables QuantEmbedding if the config says so.
+    """A model in int8: its torch.nn.Linear layers are QuantLinear, its convolutions QuantConv2d, and its tables
+    QuantEmbedding if the config says so.
 
-    A ReLU that alone takes a layer's result moves into the layer; and where static layers alone take it, the layer
-    gives int8 codes, and no float tensor exists in between. Both where a symbolic trace of the model shows it, or in a
+    A BatchNorm2d that alone takes a convolution's result is folded into its weight, with the statistics that it has,
+    and a ReLU that alone takes a layer's result moves into the layer. Where static layers alone take it, the layer
+    gives int8 codes, and no float tensor exists in between. All where a symbolic trace of the model shows it, or in a
     torch.nn.Sequential.
 
     Arguments:
-        model: any torch.nn.Module. Subclasses of nn.Linear are left alone, since their owners may rely on them.
+        model: any torch.nn.Module. Subclasses of torch's layers are left alone, since their owners may rely on them.
         config: a QuantConfig, dynamic and symmetric by default.
         calibration: for static layers, an iterable of what the model is called with: tensors, tuples of arguments or
             dicts of them by name. The model runs on each in eval mode, without gradients.
@@ -122,25 +125,29 @@ def quantize_model(model, config=QuantConfig(), calibration=None, *, inplace=Fal
 def int8_modules(model, layers, calibration, *, progress=False, fuse=True):
     """{module of the model: what takes its place}, for `layers` as planned; nothing of the model changes."""
     inputs = _calibrate(model, layers, calibration, progress)
-    relus, outputs = _fuse(model, layers, inputs) if fuse else ({}, {})
-    made = {module: torch.nn.Identity() for module in relus.values()}
+    fused = _fuse(model, layers, inputs) if fuse else {}
+    made = {}
     for layer, plan in layers.items():
+        moved = fused.get(layer, _Fused())
+        made |= {module: torch.nn.Identity() for module in (moved.norm, moved.relu) if module is not None}
         with _naming(plan.names[0]):
-            if isinstance(layer, torch.nn.Embedding):
+            if type(layer) is torch.nn.Embedding:
                 made[layer] = QuantEmbedding.from_float(layer)
             else:
-                made[layer] = QuantLinear.from_float(
-                    layer,
+                made[layer] = _INT8[type(layer)].from_float(
+                    layer if moved.norm is None else _folded(layer, moved.norm),
                     symmetric=plan.config.symmetric,
-                    relu=layer in relus,
+                    relu=moved.relu is not None,
                     input=inputs.get(layer),
-                    output=outputs.get(layer),
+                    output=moved.output,
                     weights=plan.config.weights,
                 )
     return made
 
 
 # Which layers, and how.
+
+_INT8 = {torch.nn.Linear: QuantLinear, torch.nn.Conv2d: QuantConv2d}
 
 
 @dataclass
@@ -151,7 +158,7 @@ class _Plan:
 
 def plan_layers(model, config):
     """{layer: its plan} of those that become int8."""
-    kinds = (torch.nn.Linear, torch.nn.Embedding)
+    kinds = (*_INT8, torch.nn.Embedding)
     names = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if type(module) in kinds:
@@ -165,7 +172,7 @@ def plan_layers(model, config):
         its_config = next(
             (override for pattern, override in config.overrides.items() if _any_matches(pattern, its_names)), config
         )
-        if its_config is not None and (type(layer) is torch.nn.Linear or its_config.embeddings):
+        if its_config is not None and (type(layer) in _INT8 or its_config.embeddings):
             plans[layer] = _Plan(its_names, its_config)
     return plans
 
@@ -189,7 +196,7 @@ def _naming(name):
 
 def _calibrate(model, layers, calibration, progress):
     """{layer: parameters of its input}, of the static ones."""
-    static = {layer: plan for layer, plan in layers.items() if type(layer) is torch.nn.Linear and plan.config.static}
+    static = {layer: plan for layer, plan in layers.items() if type(layer) in _INT8 and plan.config.static}
     if not static:
         if calibration is not None:
             raise ValueError("quantize_model: calibration is for static layers, and the config has none")
@@ -258,22 +265,51 @@ def _with_bar(batches):
 # What moves into the layer before it.
 
 
+@dataclass
+class _Fused:
+    """What moves into a layer."""
+
+    norm: torch.nn.Module | None = None
+    relu: torch.nn.Module | None = None
+    output: QuantizationParams | None = None  # of the codes that it gives
+
+
 def _fuse(model, layers, inputs):
-    """({layer: the ReLU that it takes over}, {layer: the parameters of the codes that it gives})."""
-    if not inputs and not any(type(module) is torch.nn.ReLU for module in model.modules()):
-        return {}, {}
+    """{layer: what moves into it}"""
+    movable = (torch.nn.ReLU, torch.nn.BatchNorm2d)
+    if not inputs and not any(type(module) in movable for module in model.modules()):
+        return {}
     flow = consumers(model)
     module = dict(model.named_modules(remove_duplicate=False))
-    relus, outputs = {}, {}
+
+    def only_taker(name, kind):
+        takers = flow.get(name, ())
+        return takers[0] if [type(module[taker]) for taker in takers] == [kind] else None
+
+    fused = {}
     for layer, plan in layers.items():
-        names = flow.get(plan.names[0], ())
-        if [type(module[name]) for name in names] == [torch.nn.ReLU]:
-            relus[layer] = module[names[0]]
-            names = flow.get(names[0], ())
-        takers = [module[name] for name in names]
+        last, moved = plan.names[0], _Fused()
+        norm = only_taker(last, torch.nn.BatchNorm2d) if type(layer) is torch.nn.Conv2d else None
+        if norm is not None and module[norm].track_running_stats:
+            last, moved.norm = norm, module[norm]
+        relu = only_taker(last, torch.nn.ReLU)
+        if relu is not None:
+            last, moved.relu = relu, module[relu]
+        takers = [module[name] for name in flow.get(last, ())]
         if takers and all(taker in inputs for taker in takers) and _agree([inputs[taker] for taker in takers]):
-            outputs[layer] = inputs[takers[0]]
-    return relus, outputs
+            moved.output = inputs[takers[0]]
+        fused[layer] = moved
+    return fused
+
+
+def _folded(conv, norm):
+    """A convolution that does what a normalization after it does, too."""
+    folded = copy.copy(conv)
+    weight, bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    folded._parameters = {"weight": weight, "bias": bias}
+    return folded
 
 
 def _agree(params):

@@ -52,7 +52,7 @@ class QuantEmbedding(Int8Module):
             dtype=weight.dtype,
             device=weight.device,
         )
-        table.weight_q, table.weight_scale, _ = quantized_weight(weight, PerToken(), None)
+        table.weight_q, table.weight_scale = quantized_weight(weight, PerToken(), None)
         return table.train(embedding.training)
 
     def forward(self, input):

@@ -115,7 +115,8 @@ class QuantLinear(Int8Module):
             dtype=weight.dtype,
             device=weight.device,
         )
-        layer.weight_q, layer.weight_scale, layer.weight_sum = quantized_weight(weight, weights, weight_params)
+        layer.weight_q, layer.weight_scale = quantized_weight(weight.contiguous(), weights, weight_params)
+        layer.weight_sum = layer.weight_q.sum(1, keepdim=True, dtype=torch.int32)
         layer.bias = float_bias(linear.bias)
         return layer.train(linear.training)
 
@@ -145,13 +146,16 @@ class QuantLinear(Int8Module):
         y = self._product(*self._codes(rows), self.dtype if input.dtype == torch.int8 else input.dtype)
         return y.squeeze(0) if input.dim() == 1 else y
 
+    def _matrix(self):
+        return self.weight_q.t()
+
     def _codes(self, x):
         if self.input is None:
             return ops.dynamic_quantize(x, PerToken(), symmetric=self.symmetric)
         return (x if x.dtype == torch.int8 else ops.quantize(x, self.input)), self.input
 
     def _product(self, q, params, dtype):
-        b = self.weight_q.t()
+        b = self._matrix()
         operands = {"b_sum": self.weight_sum.t(), "bias": self.bias, "b_packed": self._packed_weight()}
         operands["relu"] = self.relu
         if self.output is None:

@@ -45,7 +45,7 @@ class Int8Module(torch.nn.Module):
     # The packed weight.
 
     def _packed_weight(self):
-        """`int8_prepack` of weight_q as of now; None where none is used."""
+        """`int8_prepack` of weight_q, as the matrix of its product, as of now; None where none is used."""
         weight = self.weight_q
         if weight.device.type != "cpu":
             return None
@@ -53,7 +53,7 @@ class Int8Module(torch.nn.Module):
             return self._packed
         made_from = (weight, None if weight.is_inference() else weight._version)
         if self._packed is None or self._packed_from[0] is not weight or self._packed_from[1] != made_from[1]:
-            packed = ops.int8_prepack(weight.view(weight.shape[0], -1).t())
+            packed = ops.int8_prepack(self._matrix())
             if type(packed) is not torch.Tensor:  # a fake one, of a tracer
                 return None
             self._packed, self._packed_from = packed, made_from
@@ -95,17 +95,13 @@ def check_activation_params(name, params):
 
 
 def quantized_weight(weight, granularity, params):
-    """(weight_q, weight_scale, weight_sum): a float weight [N, ...] as symmetric codes, by its own range or by
-    `params`; the sums are of each output's codes, [N, 1].
-    """
-    rows = weight.detach().reshape(weight.shape[0], -1).contiguous()
+    """(weight_q, weight_scale): a float weight as symmetric codes, by its own range or by `params`."""
+    weight = weight.detach()
     if params is None:
-        params = ops.choose_qparams(rows, granularity)
+        params = ops.choose_qparams(weight, granularity)
     elif not params.symmetric:
         raise ValueError("the parameters of a weight must be symmetric, got asymmetric ones")
-    weight_q = ops.quantize(rows, params)
-    weight_sum = weight_q.sum(1, keepdim=True, dtype=torch.int32)
-    return weight_q.view(weight.shape), params.scale.clone(), weight_sum
+    return ops.quantize(weight, params), params.scale.clone()
 
 
 def float_bias(bias):
