@@ -156,8 +156,22 @@ def specified(op, arguments):
             low, high = codes_of(name, arguments)
             if not bool(((tensor >= low) & (tensor <= high)).all()):
                 return False
+    if not all(torch.equal(tensors[name], ops.int8_prepack(b)) for name, b in packed_matrices(op, tensors)):
+        return False
     sums = (("a_sum", "a", -1), ("b_sum", "b", -2), ("weight_sum", "weight_q", -1))
     return all(is_sum(tensors[name], tensors[codes], along) for name, codes, along in sums if name in tensors)
+
+
+def packed_matrices(op, tensors):
+    """(a packed form's name, the matrix that it should be of)"""
+    if "b_packed" in tensors:
+        yield "b_packed", tensors["b"]
+    if "weight_packed" in tensors:
+        conv = op == "int8_conv2d"
+        yield (
+            "weight_packed",
+            tensors["weight"].permute(2, 3, 1, 0).flatten(0, 2) if conv else tensors["weight_q"].t(),
+        )
 
 
 def is_sum(given, codes, along):
@@ -167,7 +181,7 @@ def is_sum(given, codes, along):
 
 def codes_of(name, arguments):
     """The least and the largest code that a zero point may be."""
-    for prefix, codes in (("a_", "a"), ("b_", "b"), ("", "q")):
+    for prefix, codes in (("a_", "a"), ("b_", "b"), ("x_", "x"), ("", "q")):
         if name == f"{prefix}zero_point" and codes in arguments:
             return full_range(arguments[codes].dtype)
     low, high = full_range(arguments.get("dtype", torch.int8))

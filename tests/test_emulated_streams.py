@@ -39,7 +39,7 @@ LAUNCHES = {"cudaLaunchKernel", "cudaLaunchKernelExC", "cudaGetLastError"}
 def drawn(op, seed):
     """A call that launches something."""
     while True:
-        arguments = Draw(random.Random(f"{op} {seed}"), most=300).call(op)
+        arguments = Draw(random.Random(f"{op} {seed}"), most=300, packs=False).call(op)
         if all(value.numel() > 0 for value in arguments.values() if isinstance(value, torch.Tensor)):
             return arguments
         seed += 1000

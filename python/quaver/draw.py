@@ -29,10 +29,14 @@ MAX_RANK = 6
 
 
 class Draw:
-    """Draws calls with a random.Random on a device; no tensor has more than about `most` elements."""
+    """Draws calls with a random.Random on a device; no tensor has more than about `most` elements.
 
-    def __init__(self, random, *, device="cpu", most=4096):
+    Where it `packs`, by default on the CPU, some calls bring int8_prepack's form of a matrix, too.
+    """
+
+    def __init__(self, random, *, device="cpu", most=4096, packs=None):
         self.random, self.device, self.most = random, device, most
+        self.packs = torch.device(device).type == "cpu" if packs is None else packs
 
     def call(self, op):
         """The arguments of a valid call of this op, by name."""
@@ -204,6 +208,11 @@ class Draw:
         batch = [self.one_of(size, 1) for size in wanted[:-2]]
         return make([*batch, *wanted[-2:]][-dims:], *limits)
 
+    def packed(self, name, b):
+        """b's packed form by this name, or nothing."""
+        wanted = self.chance(0.3)  # asked on every device: equal seeds draw equal calls
+        return {name: torch.ops.quaver.int8_prepack.default(b)} if wanted and self.packs and b.dim() == 2 else {}
+
     def product(self):
         """a and b with zero points and sums, and the shape of their product."""
         batch = [] if self.chance(0.6) else [self.one_of(1, 1, 2, 3) for _ in range(self.random.randint(1, 4))]
@@ -219,7 +228,7 @@ class Draw:
         a, b = self.codes([*a_batch, m, k]), self.codes([*b_batch, k, n])
         if self.chance(0.3):
             b = b.mT.contiguous().mT
-        arguments = {"a": a, "b": b}
+        arguments = {"a": a, "b": b, **self.packed("b_packed", b)}
         for axis, name, codes, along in ((0, "a", a, -1), (1, "b", b, -2)):
             if self.chance(0.5):
                 arguments[f"{name}_zero_point"] = self.axis_values(axis, out, self.integers, *full_range(codes.dtype))
@@ -324,6 +333,7 @@ def _int8_linear(draw):
     x = draw.floats(draw.shape(least_rank=1))
     k, n = x.shape[-1], draw.size(64)
     arguments = {"x": x, "weight_q": draw.codes([n, k], torch.int8), "symmetric": draw.chance(0.5)}
+    arguments |= draw.packed("weight_packed", arguments["weight_q"].t())
     arguments["weight_scale"] = draw.scales(draw.one_of([], [1, 1], [n, 1], [n, 1]))
     if draw.chance(0.5):
         arguments["bias"] = draw.floats([n], torch.float32)
@@ -358,6 +368,8 @@ def _int8_conv2d(draw):
         "relu": draw.chance(0.3),
     }
     arguments |= {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    if groups == 1:
+        arguments |= draw.packed("weight_packed", arguments["weight"].permute(2, 3, 1, 0).flatten(0, 2))
     if draw.chance(0.5):
         arguments["x_zero_point"] = draw.integers([1], *full_range(arguments["x"].dtype))
     if draw.chance(0.5):
