@@ -31,8 +31,10 @@ inline void check_pair(const char* op, const char* name, const Shape& pair, int6
   std::copy(pair.begin(), pair.end(), to);
 }
 
+// Along what has one element no step is taken: there the stride is 0.
 inline ImageView image_view(const Tensor& images) {
-  return {images.const_data_ptr(), images.stride(0), images.stride(1), {images.stride(2), images.stride(3)}};
+  const auto stride = [&](int64_t dim) { return images.size(dim) > 1 ? images.stride(dim) : 0; };
+  return {images.const_data_ptr(), stride(0), stride(1), {stride(2), stride(3)}};
 }
 
 // Shapes and numbers: all but what the epilogue takes.

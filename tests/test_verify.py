@@ -59,8 +59,9 @@ def test_the_reference_takes_each_ops_arguments(overload):
 
 @pytest.mark.parametrize("name", library.OPS)
 def test_schema_defaults_for_dtypes_are_the_references(name):
-    """Called with no more than it must be, an op gives the dtypes of the reference."""
+    """Called with no more than it must be, and than shapes depend on, an op gives the dtypes of the reference."""
     required = [a.name for a in getattr(ops, name).default._schema.arguments if not a.has_default_value()]
+    required += ["padding", "dilation", "groups"]
     for seed in range(20):
         arguments = {key: value for key, value in drawn(name, seed).items() if key in required}
         for actual, expected in zip(

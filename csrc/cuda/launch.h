@@ -6,6 +6,7 @@
 #include <cuda_runtime_api.h>
 
 #include "arguments.h"
+#include "conv2d_problem.h"
 #include "matmul_problem.h"
 #include "plan.h"
 
@@ -27,6 +28,8 @@ int64_t dynamic_quantize_scratch(const DynamicQuantizeArguments& arguments);
 int64_t sum_codes_scratch(const SumArguments& arguments);
 [[nodiscard]] cudaError_t launch_sum_codes(const SumArguments& arguments, void* scratch, cudaStream_t stream);
 
+[[nodiscard]] cudaError_t current_device(Device& device);
+
 // Zero points need their sums: b_sum where a_zero_point is given, a_sum where b_zero_point is.
 [[nodiscard]] cudaError_t choose_matmul(const MatmulProblem& problem, MatmulPlan& plan);
 [[nodiscard]] cudaError_t launch_matmul(const MatmulProblem& problem, const MatmulPlan& plan, void* scratch,
@@ -40,6 +43,10 @@ int64_t sum_codes_scratch(const SumArguments& arguments);
 // How many blocks int8_linear's only kernel is to have, or 0 where it takes several: quantization, then a product.
 [[nodiscard]] cudaError_t choose_linear(const LinearProblem& linear, int32_t& blocks);
 [[nodiscard]] cudaError_t launch_linear_gemv(const LinearProblem& linear, int32_t blocks, cudaStream_t stream);
+
+// The weight is product.b, with its sums where x has a zero point; where each channel is convolved for itself it is
+// conv.weight, with the channels of a tap side by side.
+[[nodiscard]] cudaError_t launch_conv2d(const Conv2dProblem& conv, cudaStream_t stream);
 
 [[nodiscard]] cudaError_t launch_requantize(const RequantizeArguments& arguments, cudaStream_t stream);
 

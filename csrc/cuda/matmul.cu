@@ -40,6 +40,14 @@ MatmulProblem partial_problem(const MatmulProblem& problem, int32_t* partial) {
   return sums;
 }
 
+cudaError_t launch_product(const MatmulProblem& problem, const MatmulPlan& plan, cudaStream_t stream) {
+  if (plan.kernel == MatmulKernel::kGemv) return launch_matmul_gemv(problem, plan, stream);
+  return problem.a_type == CodeType::kInt8 ? launch_matmul_sm80_int8(problem, plan, stream)
+                                           : launch_matmul_sm80_uint8(problem, plan, stream);
+}
+
+}  // namespace
+
 cudaError_t current_device(Device& device) {
   int number = 0, major = 0, minor = 0, multiprocessors = 0;
   cudaError_t error = cudaGetDevice(&number);
@@ -49,14 +57,6 @@ cudaError_t current_device(Device& device) {
   device = {10 * major + minor, multiprocessors};
   return error;
 }
-
-cudaError_t launch_product(const MatmulProblem& problem, const MatmulPlan& plan, cudaStream_t stream) {
-  if (plan.kernel == MatmulKernel::kGemv) return launch_matmul_gemv(problem, plan, stream);
-  return problem.a_type == CodeType::kInt8 ? launch_matmul_sm80_int8(problem, plan, stream)
-                                           : launch_matmul_sm80_uint8(problem, plan, stream);
-}
-
-}  // namespace
 
 cudaError_t choose_matmul(const MatmulProblem& problem, MatmulPlan& plan) {
   PlannedMatmul& planned = last_planned_matmul();

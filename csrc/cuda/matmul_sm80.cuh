@@ -1,17 +1,15 @@
 // matmul_sm80.cuh: int8 matmul on tensor cores for sm_80 and newer: a [..., M, K] x b [..., K, N] to out [..., M, N]
 // through the whole epilogue, for every shape, stride and signedness.
 //
-// A block computes a tile of results. Its codes come in stages of 64 along K, in a ring of shared memory: while the
-// warps multiply one stage, the next has landed and further ones are under way. Within a stage a warp multiplies one
-// step of 32 while ldmatrix brings the next, so that the tensor cores wait for neither memory.
-//   shared memory   a ring of kStages stages, as mma_tile.cuh has them; afterwards slices of results (store_tile.cuh)
-//   overlap         copies of kStages - 1 stages ahead (cp.async), fragments of one step ahead (ldmatrix), mma.sync
+// A block computes a tile of results by the loop of mma_loop.cuh.
+//   shared memory   the loop's ring of stages; afterwards slices of results (store_tile.cuh)
 // Operands that are contiguous along K and aligned to 16 bytes are only copied. Others take the kernels for any layout,
 // in which codes that must be moved apart go through registers.
 #pragma once
 
 #include "launch.h"
 #include "mma_loads.cuh"
+#include "mma_loop.cuh"
 #include "plan.h"
 #include "store_tile.cuh"
 #include "tiling.cuh"
@@ -32,7 +30,7 @@ __device__ __forceinline__ ResultPlace result_place(const MatmulProblem& problem
   const TilePlace place = tile_place(tiling, tile);
   const WarpPart<Tile> part(threadIdx.x);
   return {batch_place(problem, place.batch), place.split * tiling.results + place.batch * problem.m * problem.n,
-          place.row_tile * Tile::kM + part.row, place.column_tile * Tile::kN + part.column};
+          problem.n, place.row_tile * Tile::kM + part.row, place.column_tile * Tile::kN + part.column};
 }
 
 __device__ __forceinline__ Lines lines_of(const MatrixView& view, const BatchPlace& batch, int64_t line_stride,
@@ -92,47 +90,12 @@ __device__ __forceinline__ void multiply_tiles(const MatmulProblem& problem, con
                             lines_of(problem.b, batch, problem.b.column_stride, problem.b.row_stride, problem.n),
                             a_layout, b_layout, row, column, k, end);
 
-    const auto load_stage = [&](uint32_t stage) {
-      operands.load_next(ring + stage);
-      commit_copies();
-    };
-#pragma unroll 1
-    for (int stage = 0; stage < Tile::kStages - 1; ++stage) load_stage(stage * Tile::kStageBytes);
     Accumulators<Tile> acc = {};
-    Fragments<Tile> fragments[2];
-    uint32_t read = 0;
-    uint32_t write = (Tile::kStages - 1) * Tile::kStageBytes;
-    wait_for_copies<Tile::kStages - 2>();
-    __syncthreads();
-    part.load(fragments[0], ring, 0);
-#pragma unroll 1
-    for (int at = k; at < end; at += Tile::kK) {
-      part.load(fragments[1], ring + read, 1);
-      load_stage(write);  // all have read what was there, before the last barrier
-      write = write == Tile::kRing - Tile::kStageBytes ? 0 : write + Tile::kStageBytes;
-      multiply<Tile, kA, kB>(acc, fragments[0]);
-      wait_for_copies<Tile::kStages - 2>();
-      __syncthreads();
-      read = read == Tile::kRing - Tile::kStageBytes ? 0 : read + Tile::kStageBytes;
-      part.load(fragments[0], ring + read, 0);
-      multiply<Tile, kA, kB>(acc, fragments[1]);
-    }
-    wait_for_copies<0>();
-    __syncthreads();
-
+    multiply_stages<Tile, kA, kB>(operands, part, ring, k, end, acc);
     store_tile<Tile>(problem, result_place<Tile>(problem, tiling, tile_in_round(computed_anew(round))), smem, acc);
     __syncthreads();
   }
 }
-
-// How many blocks of a multiprocessor share its registers, at least. On sm_75 shared memory has no room for a third.
-template <class Tile>
-inline constexpr int kBlocksTogether =
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-    Tile::kBlocks < 2 ? Tile::kBlocks : 2;
-#else
-    Tile::kBlocks;
-#endif
 
 // sm_75 takes the kernels for any layout alone, whose copies and products ptx.cuh makes of what it has.
 template <class Tile, template <class> class Operands, CodeType kA, CodeType kB>

@@ -187,6 +187,17 @@ constexpr MatmulPlan plan_matmul(const Device& device, const MatmulShape& shape)
   return cheapest;
 }
 
+// A convolution's product: a tile for any layout, whose rows are gathered, and all of K at once.
+constexpr MatmulPlan plan_conv2d(const Device& device, const MatmulShape& shape) {
+  const auto cycles = [&](MatmulKernel kernel) { return cycles_of(device, shape, tile_of(kernel), 1); };
+  const bool medium = cycles(MatmulKernel::kAnyMedium) < cycles(MatmulKernel::kAnySmall);
+  MatmulPlan plan{};
+  plan.kernel = medium ? MatmulKernel::kAnyMedium : MatmulKernel::kAnySmall;
+  plan.b_layout = shape.b_layout;
+  plan.cycles = cycles(plan.kernel);
+  return plan;
+}
+
 // int8_linear of few rows: every block of the product makes their codes for itself, in one launch, unless that takes
 // longer than a launch of its own.
 inline constexpr int64_t kMostLinearCodes = 35 * 1024;  // bytes of shared memory

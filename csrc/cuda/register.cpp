@@ -9,6 +9,7 @@
 #include "cuda/launch.h"
 #include "cuda/tuned.h"
 #include "prepare.h"
+#include "prepare_conv2d.h"
 #include "prepare_linear.h"
 #include "prepare_matmul.h"
 #include "prepare_requantize.h"
@@ -17,6 +18,7 @@
 namespace quaver {
 namespace {
 
+using torch::headeronly::MemoryFormat;
 using torch::stable::accelerator::DeviceGuard;
 
 // Of the tensor that leads an op. It may be on the CPU while another one brought the call here; then any device will do
@@ -102,10 +104,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> silu_mul_quantize_cuda(const Outs<4>*
   return {results.q, results.scale, results.zero_point, results.row_sum};
 }
 
-// The sums of q's codes along one dimension.
-Tensor sum_codes(const char* op, const Tensor& q, int64_t dim) {
+// The sums of q's codes along the dimensions that have size 1 in `shape`.
+Tensor sum_codes(const char* op, const Tensor& q, const Shape& shape) {
   Tensor keeper;
-  const Tensor sum = new_tensor(q, sum_shape(q, dim), ScalarType::Int);
+  const Tensor sum = new_tensor(q, shape, ScalarType::Int);
   const SumArguments arguments = prepare_sum_codes(q, sum);
   void* const scratch = scratch_memory(q, sum_codes_scratch(arguments), keeper);
   check_launch(op, launch_sum_codes(arguments, scratch, stream_of(q)));
@@ -116,11 +118,11 @@ Tensor sum_codes(const char* op, const Tensor& q, int64_t dim) {
 void complete_sums(MatmulProblem& problem, const MatmulArguments& arguments, Tensor& a_sum, Tensor& b_sum) {
   const Shape batch = batch_of(problem);
   if (problem.b_zero_point.data != nullptr && problem.a_sum.data == nullptr) {
-    a_sum = sum_codes(arguments.op, arguments.a, arguments.a.dim() - 1);
+    a_sum = sum_codes(arguments.op, arguments.a, sum_shape(arguments.a, arguments.a.dim() - 1));
     problem.a_sum = sum_view(a_sum, 0, batch);
   }
   if (problem.a_zero_point.data != nullptr && problem.b_sum.data == nullptr) {
-    b_sum = sum_codes(arguments.op, arguments.b, arguments.b.dim() - 2);
+    b_sum = sum_codes(arguments.op, arguments.b, sum_shape(arguments.b, arguments.b.dim() - 2));
     problem.b_sum = sum_view(b_sum, 1, batch);
   }
 }
@@ -243,7 +245,8 @@ Tensor int8_linear_cuda(const Outs<1>* given, const Tensor& x, const Tensor& wei
                         OptionalTensor bias, OptionalTensor weight_sum, bool symmetric, bool relu,
                         std::optional<ScalarType> dtype, OptionalTensor weight_packed) {
   refuse_packed("int8_linear", "weight_packed", weight_packed);
-  const LinearArguments linear = prepare_linear(x, weight_q, weight_scale, bias, weight_sum, symmetric, relu, dtype, given);
+  const LinearArguments linear =
+      prepare_linear(x, weight_q, weight_scale, bias, weight_sum, symmetric, relu, dtype, given);
   if (run_in_one_launch(linear, bias, symmetric)) return linear.out;
   const auto [q, scale, zero_point, row_sum] =
       dynamic_quantize_cuda(nullptr, linear.rows, linear.token_scale_shape, symmetric, ScalarType::Char, std::nullopt,
@@ -256,11 +259,45 @@ Tensor int8_linear_cuda(const Outs<1>* given, const Tensor& x, const Tensor& wei
   return linear.out;
 }
 
-// Its kernels are not there yet.
-Tensor int8_conv2d_cuda(const Outs<1>*, const Tensor& x, const Tensor&, const Tensor&, const Tensor&, OptionalTensor,
-                        OptionalTensor, OptionalTensor, OptionalTensor, Shape, Shape, Shape, int64_t, bool, ScalarType,
-                        std::optional<int64_t>, std::optional<int64_t>, OptionalTensor) {
-  refuse("int8_conv2d", "is not implemented on CUDA, got x on ", device_of(x));
+// The weight as the product's b [K, O / groups] of each group, whose codes lie tap by tap; or, where each channel is
+// convolved for itself, as [kH, kW, O]. A copy where it does not lie so, which `keeper` holds.
+void take_weight(Conv2dProblem& conv, const Tensor& weight, Tensor& keeper) {
+  const bool depthwise = conv.is_depthwise();
+  keeper = torch::stable::contiguous(depthwise ? transposed(weight) : weight, MemoryFormat::ChannelsLast);
+  if (depthwise) {
+    const int64_t channels = weight.size(0);
+    conv.weight = {keeper.const_data_ptr(), 1, 0, {conv.kernel[1] * channels, channels}};
+    return;
+  }
+  MatmulProblem& product = conv.product;
+  product.b.data = keeper.const_data_ptr();
+  product.b.row_stride = 1;
+  product.b.column_stride = product.k;
+  product.b.batch_stride[0] = product.n * product.k;
+}
+
+Tensor int8_conv2d_cuda(const Outs<1>* given, const Tensor& x, const Tensor& weight, const Tensor& x_scale,
+                        const Tensor& weight_scale, OptionalTensor out_scale, OptionalTensor x_zero_point,
+                        OptionalTensor out_zero_point, OptionalTensor bias, Shape stride, Shape padding, Shape dilation,
+                        int64_t groups, bool relu, ScalarType dtype, std::optional<int64_t> q_min,
+                        std::optional<int64_t> q_max, OptionalTensor weight_packed) {
+  constexpr const char* kOp = Conv2dArguments::kOp;
+  const DeviceGuard guard(device_index(x));
+  refuse_packed(kOp, "weight_packed", weight_packed);
+  const Conv2dArguments arguments{x,     weight, x_scale, weight_scale, out_scale, x_zero_point, out_zero_point,
+                                  bias,  stride, padding, dilation,     groups,    relu,         dtype,
+                                  q_min, q_max};
+  Conv2dProblem conv = conv2d_problem(arguments);
+  const Tensor out = provide_images(arguments, conv, out_at(given, 0));
+  if (out.numel() == 0) return out;
+  Tensor by_taps, sum;
+  take_weight(conv, weight, by_taps);
+  if (x_zero_point && !conv.is_depthwise()) {
+    sum = sum_codes(kOp, by_taps, {weight.size(0), 1, 1, 1});
+    conv.product.b_sum = {sum.const_data_ptr<int32_t>(), {conv.product.n}, 1};
+  }
+  check_launch(kOp, launch_conv2d(conv, stream_of(x)));
+  return out;
 }
 
 }  // namespace

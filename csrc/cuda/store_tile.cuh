@@ -69,6 +69,7 @@ __device__ __forceinline__ void load_columns(const MatmulProblem& problem, const
 struct ResultPlace {
   BatchPlace batch;
   int64_t first;  // the batch's first result in out
+  int64_t pitch;  // from row to row of results
   int64_t row;    // of the warp's part
   int64_t column;
 };
@@ -89,7 +90,7 @@ __device__ __forceinline__ void store_slice_in_vectors(const MatmulProblem& prob
     if (row >= problem.m) return;
     store_results(problem, epilogue_row(problem, place.batch, row), column,
                   *reinterpret_cast<const int4*>(&slice.row[i][in_row]),
-                  place.first + row * problem.n + place.column + in_row);
+                  place.first + row * place.pitch + place.column + in_row);
   }
 }
 
@@ -107,30 +108,21 @@ __device__ __forceinline__ void store_slice_one_by_one(const MatmulProblem& prob
       const int64_t row = first_row + i;
       if (row >= problem.m) break;
       store_result(problem, epilogue_row(problem, place.batch, row), of_column, slice.row[i][in_row],
-                   place.first + row * problem.n + column);
+                   place.first + row * place.pitch + column);
     }
   }
 }
 
-// `smem` is free: no thread of the block reads or awaits anything there. The accumulators move down, so that the code
-// of the epilogue is there once and not for each of them.
-template <class Tile>
-__device__ __forceinline__ void store_tile(const MatmulProblem& problem, const ResultPlace& place, uint8_t* smem,
-                                           Accumulators<Tile>& acc) {
-  const ResultSlice<Tile> slice(smem);
-  const bool vectors = stores_vectors(problem);
-  EpilogueColumn column[kResultsOfVector];
-  if (vectors) load_columns<Tile>(problem, place.batch, place.column, slice, column);
+// Calls store(first row) with the slice that has 16 rows of the warp's results, one after the other. The accumulators
+// move down, so that the code of the epilogue is there once and not for each of them.
+template <class Tile, class Store>
+__device__ __forceinline__ void in_slices(const ResultSlice<Tile>& slice, int64_t row, Accumulators<Tile>& acc,
+                                          const Store& store) {
 #pragma unroll 1
   for (int i = 0; i < Tile::kMmaM; ++i) {
     slice.take(acc[0]);
     __syncwarp();
-    const int64_t first_row = place.row + i * slice.kRows;
-    if (vectors) {
-      store_slice_in_vectors<Tile>(problem, place, slice, column, first_row);
-    } else {
-      store_slice_one_by_one<Tile>(problem, place, slice, first_row);
-    }
+    store(row + i * slice.kRows);
     __syncwarp();
 #pragma unroll
     for (int next = 1; next < Tile::kMmaM; ++next)
@@ -139,6 +131,23 @@ __device__ __forceinline__ void store_tile(const MatmulProblem& problem, const R
 #pragma unroll
         for (int element = 0; element < 4; ++element) acc[next - 1][j][element] = acc[next][j][element];
   }
+}
+
+// `smem` is free: no thread of the block reads or awaits anything there.
+template <class Tile>
+__device__ __forceinline__ void store_tile(const MatmulProblem& problem, const ResultPlace& place, uint8_t* smem,
+                                           Accumulators<Tile>& acc) {
+  const ResultSlice<Tile> slice(smem);
+  const bool vectors = stores_vectors(problem);
+  EpilogueColumn column[kResultsOfVector];
+  if (vectors) load_columns<Tile>(problem, place.batch, place.column, slice, column);
+  in_slices<Tile>(slice, place.row, acc, [&](int64_t first_row) {
+    if (vectors) {
+      store_slice_in_vectors<Tile>(problem, place, slice, column, first_row);
+    } else {
+      store_slice_one_by_one<Tile>(problem, place, slice, first_row);
+    }
+  });
 }
 
 }  // namespace quaver

@@ -17,7 +17,7 @@ PLACE = "<!-- every public name -->"
 # module says of itself.
 STAGES = {
     "Parameters": r"qparams\.\w+|ops\.\w*qparams\w*",
-    "Layers and models": r"(nn|model|compare)\.\w+|ops\.\w*linear\w*",
+    "Layers and models": r"(nn|model|compare)\.\w+|ops\.\w*(linear|conv2d)\w*",
     "The product": r"ops\.\w*matmul\w*",
     "Back to real numbers": r"ops\.dequantize",
     "Codes": r"ops\.\w*quantize\w*",

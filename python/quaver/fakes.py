@@ -667,7 +667,7 @@ def int8_conv2d(
     x_zero_point=None,
     out_zero_point=None,
     bias=None,
-    stride=(1, 1),
+    stride=(1, 1),  # for rows and for columns
     padding=(0, 0),
     dilation=(1, 1),
     groups=1,

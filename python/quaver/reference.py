@@ -406,6 +406,9 @@ def int8_linear(
     return y.squeeze(0) if x.dim() == 1 else y
 
 
+ONE_EACH, NONE_EACH = [1, 1], [0, 0]  # for rows and for columns, as the schema has them
+
+
 def pair(numbers):
     """(of rows, of columns)"""
     return (numbers, numbers) if isinstance(numbers, int) else tuple(numbers)
@@ -442,9 +445,9 @@ def int8_conv2d(
     x_zero_point=None,
     out_zero_point=None,
     bias=None,
-    stride=1,
-    padding=0,
-    dilation=1,
+    stride=ONE_EACH,
+    padding=NONE_EACH,
+    dilation=ONE_EACH,
     groups=1,
     relu=False,
     dtype=torch.float32,

@@ -87,8 +87,14 @@ class DepthwiseThread {
   RowValues rows_ = {};
   alignas(64) BlockSums sums_;
 
-  // The taps from `first` on that lie inside of a line of `size` pixels: [begin, end).
-  static std::pair<int64_t, int64_t> taps_inside(int64_t first, int64_t dilation, int64_t kernel, int64_t size) {
+  struct Taps {
+    int64_t begin;
+    int64_t end;
+  };
+
+  // The taps that lie inside of a line of `size` pixels where the first lies at `first`. Most have all of them.
+  static Taps taps_inside(int64_t first, int64_t dilation, int64_t kernel, int64_t size) {
+    if (first >= 0 && first + (kernel - 1) * dilation < size) return {0, kernel};
     const int64_t begin = first >= 0 ? 0 : (-first + dilation - 1) / dilation;
     const int64_t end = first >= size ? 0 : (size - first + dilation - 1) / dilation;
     return {begin, std::min(kernel, end)};
@@ -102,23 +108,24 @@ class DepthwiseThread {
     const int16_t* const weight = weight_.panel(panel);
     const Code* const image = static_cast<const Code*>(conv_.x.data) + line / conv_.out_size[0] * conv_.x.image_stride;
     const int64_t top = line % conv_.out_size[0] * conv_.step[0] - conv_.padding[0];
-    const auto [top_tap, bottom_tap] = taps_inside(top, conv_.dilation[0], conv_.kernel[0], conv_.size[0]);
+    const Taps rows = taps_inside(top, conv_.dilation[0], conv_.kernel[0], conv_.size[0]);
+    const int16_t zero = static_cast<int16_t>(zero_);
     vectorized([&]() QUAVER_INLINE {
       for (int pixel = 0; pixel < pixels; ++pixel) {
         const int64_t left = (first + pixel) * conv_.step[1] - conv_.padding[1];
-        const auto [left_tap, right_tap] = taps_inside(left, conv_.dilation[1], conv_.kernel[1], conv_.size[1]);
+        const Taps columns = taps_inside(left, conv_.dilation[1], conv_.kernel[1], conv_.size[1]);
         int32_t sum[Panel::kColumns] = {};
-        for (int64_t ky = top_tap; ky < bottom_tap; ++ky) {
+        for (int64_t ky = rows.begin; ky < rows.end; ++ky) {
           const Code* const from = image + (top + ky * conv_.dilation[0]) * conv_.x.stride[0];
-          for (int64_t kx = left_tap; kx < right_tap; ++kx) {
+          for (int64_t kx = columns.begin; kx < columns.end; ++kx) {
             const Code* const codes = from + (left + kx * conv_.dilation[1]) * conv_.x.stride[1];
             const int16_t* const __restrict by = weight + (ky * conv_.kernel[1] + kx) * Panel::kColumns;
             if (neighbours) {
-              add(codes + columns_.first, by, sum);
+              add(codes + columns_.first, zero, by, sum);
             } else {
               Code held[Panel::kColumns] = {};
               for (int i = 0; i < columns_.count; ++i) held[i] = codes[(columns_.first + i) / each];
-              add(held, by, sum);
+              add(held, zero, by, sum);
             }
           }
         }
@@ -127,12 +134,12 @@ class DepthwiseThread {
     });
   }
 
-  // Wraps, as all products of codes do.
+  // A code less its zero point, at most 255, times one of a weight, at most 128, fits 16 bits. Sums wrap.
   template <class Code>
-  inline __attribute__((always_inline)) void add(const Code* __restrict codes, const int16_t* __restrict by,
-                                                 int32_t* __restrict sum) const {
+  inline __attribute__((always_inline)) static void add(const Code* __restrict codes, int16_t zero,
+                                                        const int16_t* __restrict by, int32_t* __restrict sum) {
     for (int i = 0; i < Panel::kColumns; ++i)
-      sum[i] = wrapping_add(sum[i], wrapping_multiply(wrapping_subtract(codes[i], zero_), by[i]));
+      sum[i] = wrapping_add(sum[i], static_cast<int16_t>(static_cast<int16_t>(codes[i] - zero) * by[i]));
   }
 };
 
