@@ -97,6 +97,26 @@ LOOSER = (
         "a warp's vectors begin 16 bytes before a sector does, and 1,024 elements are few beside a row's head and tail",
     ),
     Looser(
+        "sectors_over_ideal", 3.4, "^int8_conv2d$", "3 channels", "conv2d_sm80",
+        "pixels of 3 codes begin anywhere: they are gathered code by code, by lanes on different pixels",
+    ),
+    Looser(
+        "sectors_over_ideal", 1.33, "^int8_conv2d$", " contiguous$", "conv2d_sm80",
+        "the codes of a pixel's channels lie an image apart: they are gathered code by code",
+    ),
+    Looser(
+        "wavefronts_over_ideal", 1.45, "^int8_conv2d$", " contiguous$", "conv2d_sm80",
+        "results of neighbouring pixels are stored together: they are read down the columns of a slice",
+    ),
+    Looser(
+        "sectors_over_ideal", 1.36, "^int8_conv2d$", "channels_last, depthwise", "conv2d_depthwise",
+        "a lane reads what its four channels bring one by one, and the four accesses of a warp meet the same sectors",
+    ),
+    Looser(
+        "sectors_over_ideal", 1.24, "^int8_conv2d$", "contiguous, depthwise", "conv2d_depthwise",
+        "a warp's 32 neighbours in a line begin anywhere, one tap further each time",
+    ),
+    Looser(
         BYTES, 2.01, "^dynamic_quantize$", "20000", "",
         "rows that registers cannot hold are read twice, and their codes once more for row sums",
     ),

@@ -112,6 +112,15 @@ TILES = (
     ("any small", 5, (64, 64, 512)),
     ("gemv", 6, (16, 64, 4096)),
 )
+# (what, shape of x, channels of the result, groups, pixels of the kernel along each side)
+IMAGES = (
+    ("channels_last", (1, 64, 16, 16), 64, 1, 3),
+    ("channels_last, medium tile", (1, 16, 108, 128), 128, 1, 1),
+    ("channels_last, 3 channels", (1, 3, 24, 24), 64, 1, 3),
+    ("contiguous", (1, 16, 16, 16), 64, 1, 3),
+    ("channels_last, depthwise", (1, 64, 16, 16), 64, 64, 3),
+    ("contiguous, depthwise", (1, 64, 16, 16), 64, 64, 3),
+)
 
 
 def quantize_call(dtype, shape, scale_shape, layout):
@@ -191,6 +200,16 @@ def linear_call(dtype, mnk, symmetric):
     return Call("int8_linear", args, {"symmetric": symmetric}, (x, weight), (0,), m * n * k)
 
 
+def conv2d_call(what, shape, out, groups, taps):
+    memory_format = torch.channels_last if "channels_last" in what else torch.contiguous_format
+    x = codes(*shape).contiguous(memory_format=memory_format)
+    weight = codes(out, shape[1] // groups, taps, taps, seed=1).contiguous(memory_format=torch.channels_last)
+    args = (x, weight, scales(1), scales(out, 1, 1, 1), 64 * scales(1, seed=3))
+    options = {"padding": [taps // 2] * 2, "groups": groups, "dtype": torch.int8}
+    pixels = shape[0] * shape[2] * shape[3]
+    return Call("int8_conv2d", args, options, (x, weight), (0,), pixels * weight.numel())
+
+
 def renamed(table, mode):
     return tuple((f"{what}, {mode}", *rest) for what, *rest in table)
 
@@ -248,4 +267,6 @@ def all_cases():
         what = "symmetric" if symmetric else "asymmetric"
         for mnk in (PRODUCTS[0], FEW_ROWS):
             add("int8_linear", torch.bfloat16, mnk, what, linear_call, torch.bfloat16, mnk, symmetric)
+    for what, shape, *others in IMAGES:
+        add("int8_conv2d", torch.int8, shape, what, conv2d_call, what, shape, *others)
     return cases
