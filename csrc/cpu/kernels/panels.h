@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "arith.h"
 #include "cpu/kernels/element_types.h"
 #include "cpu/simd.h"
 #include "matmul_problem.h"
@@ -65,7 +66,8 @@ template <class Code>
 inline __attribute__((always_inline)) void add_half(const uint8_t* __restrict half, int32_t* __restrict sum) {
   for (int four = 0; four < Panel::kHalf; ++four)
     for (int column = 0; column < Panel::kHalf; ++column)
-      for (int i = 0; i < 4; ++i) sum[column] += static_cast<Code>(half[(four * Panel::kHalf + column) * 4 + i]);
+      for (int i = 0; i < 4; ++i)
+        sum[column] = wrapping_add(sum[column], static_cast<Code>(half[(four * Panel::kHalf + column) * 4 + i]));
 }
 
 // Lines [column of 16][k of 64] of 64 bytes, `stride` apart, to a half.
