@@ -9,8 +9,9 @@ BUILT_FROM := setup.py pyproject.toml $(wildcard building/*.py) $(filter csrc/%,
 
 # The torches that the wheel is tested beside: the oldest that it serves, and a newer one, with CUDA.
 TORCHES := 2.13.0 2.14.1
-# The emulator compiles the kernels itself, and the rest looks at the sources: they say nothing of a wheel.
-NOT_OF_THE_WHEEL := emulat* evidence mutants house package install docs on_gpu
+# The emulator and the sanitizers compile the kernels themselves, and the rest looks at the sources: they say nothing of
+# a wheel.
+NOT_OF_THE_WHEEL := emulat* evidence mutants sanitizers house package install docs on_gpu
 
 .PHONY: help demo test test-deep wheel test-wheel check format bench evidence gpu-test gpu-bench docs clean
 help:

@@ -2,7 +2,8 @@
 
 `quaver._C` holds the op schemas and the CPU kernels; `quaver._C_cuda` holds the CUDA kernels, their launchers and their
 registration. The second is built when an nvcc is found and QUAVER_CUDA is not 0; neither needs a GPU, nor a torch that
-was built for CUDA. MAX_JOBS says how many compilers run at once.
+was built for CUDA. MAX_JOBS says how many compilers run at once; QUAVER_CXX_FLAGS has more for the C++ compiler, which
+overrule what is here.
 """
 
 import os
@@ -33,6 +34,7 @@ CXX_FLAGS = [
     "-fno-trapping-math",
     "-fvisibility=hidden",
     "-g0",
+    *os.environ.get("QUAVER_CXX_FLAGS", "").split(),
 ]
 NVCC_FLAGS = ["-O3", "-std=c++20", "-lineinfo", "-Xcompiler=-fvisibility=hidden"]
 
