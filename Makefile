@@ -102,7 +102,7 @@ $(VENV)/wheel: requirements/wheel.txt $(VENV)/torch $(BUILT_FROM) MANIFEST.in LI
 
 build/torch-%/installed: requirements/test.txt
 	python3 -m venv $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check torch==$* $(filter numpy==%,$(file < requirements/build.txt)) -r $<
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check torch==$* $(filter numpy==% safetensors==%,$(file < requirements/build.txt)) -r $<
 	@touch $@
 
 $(VENV)/docs: requirements/docs.txt | $(PYTHON)

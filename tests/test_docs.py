@@ -51,6 +51,7 @@ def test_the_page_follows_the_datas_way():
     assert stage["int8_matmul_requantize"] == "The product"
     assert stage["dequantize"] == "Back to real numbers"
     assert stage["QuantLinear"] == stage["int8_linear"] == stage["int8_conv2d"] == "Layers and models"
+    assert stage["save"] == stage["load_compressed_tensors"] == "Models in files"
     assert stage["reference"] == "Modules"
 
 

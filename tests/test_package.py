@@ -64,7 +64,7 @@ def test_metadata():
 
 
 def test_the_oldest_torch_is_said_once():
-    assert f'dependencies = ["{backend.TORCH}"]' in PYPROJECT
+    assert f'dependencies = ["{backend.TORCH}", "safetensors>=0.8"]' in PYPROJECT
     major, minor = backend.OLDEST_TORCH
     assert f'STABLE_ABI = "0x{major:02x}{minor:02x}000000000000"' in (ROOT / "setup.py").read_text()
 

@@ -17,12 +17,13 @@ PLACE = "<!-- every public name -->"
 # module says of itself.
 STAGES = {
     "Parameters": r"qparams\.\w+|ops\.\w*qparams\w*",
+    "Models in files": r"(serialization|compressed_tensors|onnx_export)\.\w+",
     "Layers and models": r"(nn|model|compare)\.\w+|ops\.\w*(linear|conv2d)\w*",
     "The product": r"ops\.\w*matmul\w*",
     "Back to real numbers": r"ops\.dequantize",
     "Codes": r"ops\.\w*quantize\w*",
 }
-ORDER = ["Parameters", "Codes", "The product", "Back to real numbers", "Layers and models"]
+ORDER = ["Parameters", "Codes", "The product", "Back to real numbers", "Layers and models", "Models in files"]
 
 
 def on_startup(command, dirty):

@@ -5,10 +5,12 @@ from quaver import library  # noqa: F401 - defines torch.ops.quaver, which every
 # isort: split
 from quaver import fakes, nn, observers, quant_tool, reference, vmap  # noqa: F401 - what they register
 from quaver.compare import Comparison, compare, sensitivity
+from quaver.compressed_tensors import load_compressed_tensors, save_compressed_tensors
 from quaver.explain import MatmulPlan, explain_matmul
 from quaver.library import build_info
 from quaver.model import QuantConfig, quantize_model
 from quaver.nn import QuantLinear
+from quaver.onnx_export import to_onnx
 from quaver.ops import (
     choose_qparams,
     dequantize,
@@ -28,6 +30,7 @@ from quaver.ops import (
 )
 from quaver.qparams import PerChannel, PerGroup, PerTensor, PerToken, QuantizationParams
 from quaver.selftest import selftest
+from quaver.serialization import load, save
 from quaver.tuning import TunedPlan, clear_tuning, load_tuning, tune_matmul
 from quaver.verify import VerificationError, backend, verify
 
@@ -62,6 +65,8 @@ __all__ = [
     "int8_matmul_dequantize",
     "int8_matmul_requantize",
     "int8_prepack",
+    "load",
+    "load_compressed_tensors",
     "load_tuning",
     "nn",
     "observers",
@@ -71,9 +76,12 @@ __all__ = [
     "reference",
     "requantize",
     "rms_norm_quantize",
+    "save",
+    "save_compressed_tensors",
     "selftest",
     "sensitivity",
     "silu_mul_quantize",
+    "to_onnx",
     "tune_matmul",
     "verify",
 ]

@@ -6,6 +6,8 @@ from itertools import pairwise
 import torch
 from torch import fx
 
+from quaver.nn.module import Int8Module
+
 
 def consumers(model):
     """{name of a module: names of the modules that take its result}, of those whose result goes nowhere else.
@@ -23,9 +25,16 @@ def consumers(model):
 def _trace(model):
     """What a symbolic trace shows. None where a model's own code does not take symbols, whatever it raises then."""
     try:
-        return fx.Tracer().trace(model)
+        return _Tracer().trace(model)
     except Exception:
         return None
+
+
+class _Tracer(fx.Tracer):
+    """One for which int8 layers are layers, as torch's are."""
+
+    def is_leaf_module(self, m, module_qualified_name):
+        return isinstance(m, Int8Module) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _in_graph(graph):

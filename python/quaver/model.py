@@ -118,17 +118,18 @@ def quantize_model(model, config=QuantConfig(), calibration=None, *, inplace=Fal
         _swap(model, int8)
     else:  # a copy in which each of these layers has been copied already, as what it becomes
         model = copy.deepcopy(model, {id(layer): module for layer, module in int8.items()})
-    _leave_fused_float_path(model)
+    leave_fused_float_path(model)
     return model
 
 
 def int8_modules(model, layers, calibration, *, progress=False, fuse=True):
     """{module of the model: what takes its place}, for `layers` as planned; nothing of the model changes."""
     inputs = _calibrate(model, layers, calibration, progress)
-    fused = _fuse(model, layers, inputs) if fuse else {}
+    names = {layer: plan.names[0] for layer, plan in layers.items()}
+    fused = fusions(model, names, inputs) if fuse else {}
     made = {}
     for layer, plan in layers.items():
-        moved = fused.get(layer, _Fused())
+        moved = fused.get(layer, Fused())
         made |= {module: torch.nn.Identity() for module in (moved.norm, moved.relu) if module is not None}
         with _naming(plan.names[0]):
             if type(layer) is torch.nn.Embedding:
@@ -266,7 +267,7 @@ def _with_bar(batches):
 
 
 @dataclass
-class _Fused:
+class Fused:
     """What moves into a layer."""
 
     norm: torch.nn.Module | None = None
@@ -274,8 +275,11 @@ class _Fused:
     output: QuantizationParams | None = None  # of the codes that it gives
 
 
-def _fuse(model, layers, inputs):
-    """{layer: what moves into it}"""
+def fusions(model, layers, inputs):
+    """{layer: what moves into it}
+
+    Of `layers`, {layer: one of its names}, with `inputs`, {layer: the parameters of its input}, of the static ones.
+    """
     movable = (torch.nn.ReLU, torch.nn.BatchNorm2d)
     if not inputs and not any(type(module) in movable for module in model.modules()):
         return {}
@@ -287,8 +291,8 @@ def _fuse(model, layers, inputs):
         return takers[0] if [type(module[taker]) for taker in takers] == [kind] else None
 
     fused = {}
-    for layer, plan in layers.items():
-        last, moved = plan.names[0], _Fused()
+    for layer, name in layers.items():
+        last, moved = name, Fused()
         norm = only_taker(last, torch.nn.BatchNorm2d) if type(layer) is torch.nn.Conv2d else None
         if norm is not None and module[norm].track_running_stats:
             last, moved.norm = norm, module[norm]
@@ -296,7 +300,7 @@ def _fuse(model, layers, inputs):
         if relu is not None:
             last, moved.relu = relu, module[relu]
         takers = [module[name] for name in flow.get(last, ())]
-        if takers and all(taker in inputs for taker in takers) and _agree([inputs[taker] for taker in takers]):
+        if takers and all(taker in inputs for taker in takers) and agree([inputs[taker] for taker in takers]):
             moved.output = inputs[takers[0]]
         fused[layer] = moved
     return fused
@@ -312,7 +316,7 @@ def _folded(conv, norm):
     return folded
 
 
-def _agree(params):
+def agree(params):
     """Whether layers that take one tensor quantize it alike."""
     first, *others = params
     return all(
@@ -333,7 +337,7 @@ def _swap(model, made):
                 setattr(owner, name, made[module])
 
 
-def _leave_fused_float_path(model):
+def leave_fused_float_path(model):
     """torch's own encoder hands its layers' float weights to one fused kernel in eval mode, past their forward.
 
     It asks these two attributes whether it may; nothing else reads them after construction.

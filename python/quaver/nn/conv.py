@@ -3,6 +3,7 @@
 import torch
 
 from quaver import ops
+from quaver.nn.config import check_fields, dtype_name, params_of, range_of, result_dtype
 from quaver.nn.module import Int8Module, check_activation_params, float_bias, quantized_weight
 from quaver.qparams import PerChannel, PerTensor
 
@@ -37,6 +38,8 @@ class QuantConv2d(Int8Module):
     >>> bool((layer(x) - conv(x)).abs().max() < 0.03)
     True
     """
+
+    float_type = torch.nn.Conv2d
 
     def __init__(
         self,
@@ -116,6 +119,50 @@ class QuantConv2d(Int8Module):
         layer.weight_q, layer.weight_scale = quantized_weight(weight, weights, weight_params)
         layer.bias = float_bias(conv.bias)
         return layer.train(conv.training)
+
+    def config(self):
+        """What JSON can hold of the constructor's arguments."""
+        return {
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "kernel_size": list(self.kernel_size),
+            "stride": list(self.stride),
+            "padding": list(self.padding),
+            "dilation": list(self.dilation),
+            "groups": self.groups,
+            "bias": self.bias is not None,
+            "symmetric": self.symmetric,
+            "relu": self.relu,
+            "input": range_of(self.input),
+            "output": range_of(self.output),
+            "one_weight_scale": self.weight_scale.numel() == 1,
+            "dtype": dtype_name(self.dtype),
+        }
+
+    @classmethod
+    def from_config(cls, config, device=None):
+        """A layer whose state has the names, shapes and dtypes of the one that gave the config, and other values.
+
+        Raises ValueError for what is no such config.
+        """
+        sizes = dict.fromkeys(("in_channels", "out_channels", "groups"), int)
+        pairs = dict.fromkeys(("kernel_size", "stride", "padding", "dilation"), list)
+        flags = dict.fromkeys(("bias", "symmetric", "relu", "one_weight_scale"), bool)
+        ranges = dict.fromkeys(("input", "output"), (dict, type(None)))
+        check_fields(config, **sizes, **pairs, **flags, **ranges, dtype=str)
+        for name in pairs:
+            if [type(value) for value in config[name]] != [int, int]:
+                raise ValueError(f"its field {name} must be two int, got {config[name]!r}")
+        if config["groups"] < 1:
+            raise ValueError(f"its field groups must be 1 or more, got {config['groups']!r}")
+        arguments = {
+            **config,
+            **{name: params_of(config[name], device) for name in ranges},
+            "weights": PerTensor() if config["one_weight_scale"] else PerChannel(0),
+            "dtype": result_dtype(config["dtype"]),
+        }
+        del arguments["one_weight_scale"]
+        return cls(**arguments, device=device)
 
     @property
     def input(self):

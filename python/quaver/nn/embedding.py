@@ -3,6 +3,7 @@
 import torch
 
 from quaver import ops
+from quaver.nn.config import check_fields, dtype_name, result_dtype
 from quaver.nn.module import Int8Module, quantized_weight
 from quaver.qparams import PerToken
 
@@ -25,6 +26,8 @@ class QuantEmbedding(Int8Module):
             [ 0.5039, -1.0000],
             [ 0.0000,  2.5400]])
     """
+
+    float_type = torch.nn.Embedding
 
     def __init__(self, num_embeddings, embedding_dim, padding_idx=None, *, dtype=torch.float32, device=None):
         super().__init__()
@@ -54,6 +57,20 @@ class QuantEmbedding(Int8Module):
         )
         table.weight_q, table.weight_scale = quantized_weight(weight, PerToken(), None)
         return table.train(embedding.training)
+
+    def config(self):
+        """What JSON can hold of the constructor's arguments."""
+        names = ("num_embeddings", "embedding_dim", "padding_idx")
+        return {name: getattr(self, name) for name in names} | {"dtype": dtype_name(self.dtype)}
+
+    @classmethod
+    def from_config(cls, config, device=None):
+        """A table whose state has the names, shapes and dtypes of the one that gave the config, and other values.
+
+        Raises ValueError for what is no such config.
+        """
+        check_fields(config, num_embeddings=int, embedding_dim=int, padding_idx=(int, type(None)), dtype=str)
+        return cls(**{**config, "dtype": result_dtype(config["dtype"])}, device=device)
 
     def forward(self, input):
         """Indices, int32 or int64 of any shape [...], to [..., D]."""

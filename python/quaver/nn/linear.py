@@ -3,8 +3,9 @@
 import torch
 
 from quaver import ops
+from quaver.nn.config import check_fields, dtype_name, params_of, range_of, result_dtype
 from quaver.nn.module import Int8Module, check_activation_params, float_bias, quantized_weight
-from quaver.qparams import PerChannel, PerToken
+from quaver.qparams import PerChannel, PerTensor, PerToken
 
 
 class QuantLinear(Int8Module):
@@ -54,6 +55,8 @@ class QuantLinear(Int8Module):
     >>> quaver.QuantLinear.from_float(second, input=between)(first(x)).dtype
     torch.float32
     """
+
+    float_type = torch.nn.Linear
 
     def __init__(
         self,
@@ -119,6 +122,39 @@ class QuantLinear(Int8Module):
         layer.weight_sum = layer.weight_q.sum(1, keepdim=True, dtype=torch.int32)
         layer.bias = float_bias(linear.bias)
         return layer.train(linear.training)
+
+    def config(self):
+        """What JSON can hold of the constructor's arguments."""
+        return {
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "bias": self.bias is not None,
+            "symmetric": self.symmetric,
+            "relu": self.relu,
+            "input": range_of(self.input),
+            "output": range_of(self.output),
+            "one_weight_scale": self.weight_scale.numel() == 1,
+            "dtype": dtype_name(self.dtype),
+        }
+
+    @classmethod
+    def from_config(cls, config, device=None):
+        """A layer whose state has the names, shapes and dtypes of the one that gave the config, and other values.
+
+        Raises ValueError for what is no such config.
+        """
+        sizes = dict.fromkeys(("in_features", "out_features"), int)
+        flags = dict.fromkeys(("bias", "symmetric", "relu", "one_weight_scale"), bool)
+        ranges = dict.fromkeys(("input", "output"), (dict, type(None)))
+        check_fields(config, **sizes, **flags, **ranges, dtype=str)
+        arguments = {
+            **config,
+            **{name: params_of(config[name], device) for name in ranges},
+            "weights": PerTensor() if config["one_weight_scale"] else PerChannel(0),
+            "dtype": result_dtype(config["dtype"]),
+        }
+        del arguments["one_weight_scale"]
+        return cls(**arguments, device=device)
 
     @property
     def input(self):

@@ -11,7 +11,13 @@ class Int8Module(torch.nn.Module):
 
     `.half()`, `.bfloat16()`, `.double()` and `.to(dtype)` say something to the float model around it: a scale rounded
     to float16 would make another weight. Other devices it follows.
+
+    Beside the state there is `config()`, what JSON can hold of the constructor's arguments: `from_config` makes of it a
+    module whose state has the same names, shapes and dtypes, and other values. `float_type` is the torch module in
+    whose place it stands.
     """
+
+    float_type = None
 
     def __init__(self):
         super().__init__()
