@@ -144,10 +144,13 @@ def test_float_layers_are_ignored_and_several_kinds_named(tmp_path):
 
 
 def test_a_config_that_is_there_keeps_the_rest(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "bert", "quantization_config": {"quant_method": "other"}}')
+    path = tmp_path / "config.json"
+    path.write_text('{"model_type": "bert", "quantization_config": {"quant_method": "other"}, "quaver": 1}')
     save_compressed_tensors(quantized(QuantConfig()), tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "bert"
-    assert read_config(tmp_path)["quant_method"] == "compressed-tensors"
+    config = json.loads(path.read_text())
+    assert config.keys() == {"model_type", "quantization_config"}
+    assert config["model_type"] == "bert"
+    assert config["quantization_config"]["quant_method"] == "compressed-tensors"
 
 
 def test_ranges_that_the_layout_has_not(tmp_path):

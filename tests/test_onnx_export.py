@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import os
+from functools import partialmethod
 
 import pytest
 import torch
@@ -143,6 +144,7 @@ def test_the_checker_passes(every_kind, exact):
     assert [(each.domain, each.version) for each in model.opset_import] == [("", 18)]
     sizes = model.graph.input[0].type.tensor_type.shape.dim
     assert [each.dim_param != "" for each in sizes] == [True, False, False]
+    assert os.listdir(every_kind[1][exact].parent) == [f"{exact}.onnx"]
 
 
 def test_it_is_qdq(every_kind):
@@ -306,8 +308,10 @@ class Keywords(torch.nn.Module):
         return self.layer(data), self.layer(-data)
 
 
-def test_keywords_and_sizes_by_name(tmp_path):
+def test_keywords_and_sizes_by_name_and_a_second_file(tmp_path, monkeypatch):
     """Exported on a copy in eval mode: the model stays as it is, in training mode here."""
+    written_apart = partialmethod(torch.onnx.ONNXProgram.save, external_data=True)  # as of 2 GB on
+    monkeypatch.setattr(torch.onnx.ONNXProgram, "save", written_apart)
     model, path = Keywords().train(), tmp_path / "model.onnx"
     before = repr(model), copy.deepcopy(model.state_dict())
     rows, columns = torch.export.Dim("rows"), torch.export.Dim("columns")
@@ -323,7 +327,7 @@ def test_keywords_and_sizes_by_name(tmp_path):
     for given, actual in zip((x, -x), run(path, {"data": x}, "plain").values(), strict=True):
         y, bound = result(model.layer, given)
         assert ((actual - y).abs() <= bound).all()
-    assert os.listdir(tmp_path) == ["model.onnx"]
+    assert sorted(os.listdir(tmp_path)) == ["model.onnx", "model.onnx.data"]
 
 
 def test_what_is_refused(tmp_path, monkeypatch):

@@ -54,7 +54,9 @@ def save_compressed_tensors(model, folder):
         tensors, _ = distinct(_state_to_write(model))
         config = _read_json(folder / "config.json") if (folder / "config.json").exists() else {}
         config["quantization_config"] = write_config({name: scheme_of(layer) for name, layer in layers.items()}, model)
-        config["quaver"] = {"input_ranges": _other_ranges(layers)}
+        config.pop("quaver", None)
+        if ranges := _other_ranges(layers):
+            config["quaver"] = {"input_ranges": ranges}
         folder.mkdir(parents=True, exist_ok=True)
         write_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
         _write_json(folder / "config.json", config)

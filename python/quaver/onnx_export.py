@@ -112,5 +112,5 @@ def _refuse_ops_of_ours(program):
         for node in graph.graph.nodes if isinstance(graph, torch.fx.GraphModule) else ():
             if isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == NAMESPACE:
                 raise ValueError(
-                    f"to_onnx: the model calls {node.target.name()} outside of int8 layers, ONNX has no such op"
+                    f"to_onnx: the model calls {node.target.name()} outside of int8 layers, which ONNX has not"
                 )

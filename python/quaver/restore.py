@@ -32,8 +32,8 @@ def restore(model, made, tensors):
 def with_tied(model, made, state):
     """That state with every name of what is one tensor in the model, and has one name at least; for `restore`."""
     gone = {name for name, module in model.named_modules(remove_duplicate=False) if module in made}
-    held = model.state_dict(keep_vars=True).items()
-    places = {name: place_of(tensor) for name, tensor in held if name.rpartition(".")[0] not in gone}
+    held = {name: value for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, torch.Tensor)}
+    places = {name: place_of(tensor) for name, tensor in held.items() if name.rpartition(".")[0] not in gone}
     given = {place: state[name] for name, place in places.items() if name in state}
     return {name: given[place] for name, place in places.items() if place in given} | state
 
