@@ -23,8 +23,8 @@ def save(model, path):
     """Writes a model's state to a safetensors file that `load` reads: weights and a text, no code and no pickle.
 
     The file holds `model.state_dict()`, what is one tensor in memory once. Its header says which modules are int8 and
-    how, where something has moved into them, and what all of it hashes to: that shows damage, and is no signature. Other
-    programs can read its tensors.
+    how, where something has moved into them, and what all of it hashes to: that shows damage, and is no signature.
+    Other programs can read its tensors.
 
     Arguments:
         model: any torch.nn.Module, with int8 modules or without.
