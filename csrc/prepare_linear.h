@@ -13,9 +13,9 @@ struct LinearArguments {
   Tensor b_scale;           // [1, N] or one element
   OptionalTensor b_sum;     // [1, N]
   bool relu;
-  ScalarType dtype;         // of the result
-  Tensor out;               // the result, in x's rank
-  Tensor product;           // the same memory, in the rank of rows
+  ScalarType dtype;  // of the result
+  Tensor out;        // the result, in x's rank
+  Tensor product;    // the same memory, in the rank of rows
 };
 
 inline Tensor transposed(const Tensor& matrix) { return torch::stable::transpose(matrix, 0, 1); }

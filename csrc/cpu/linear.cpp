@@ -32,7 +32,8 @@ LinearRows quantized_rows(const Tensor& x, bool symmetric) {
 Tensor int8_linear_cpu(const Outs<1>* given, const Tensor& x, const Tensor& weight_q, const Tensor& weight_scale,
                        OptionalTensor bias, OptionalTensor weight_sum, bool symmetric, bool relu,
                        std::optional<ScalarType> dtype, OptionalTensor weight_packed) {
-  const LinearArguments linear = prepare_linear(x, weight_q, weight_scale, bias, weight_sum, symmetric, relu, dtype, given);
+  const LinearArguments linear =
+      prepare_linear(x, weight_q, weight_scale, bias, weight_sum, symmetric, relu, dtype, given);
   const uint8_t* packed = packed_panels("int8_linear", "weight_packed", weight_packed, "weight_q", linear.b);
   if (linear.out.numel() == 0) return linear.out;
   const LinearRows rows = quantized_rows(linear.rows, symmetric);
