@@ -34,7 +34,6 @@ CXX_FLAGS = [
     "-fno-trapping-math",
     "-fvisibility=hidden",
     "-g0",
-    *os.environ.get("QUAVER_CXX_FLAGS", "").split(),
 ]
 NVCC_FLAGS = ["-O3", "-std=c++20", "-lineinfo", "-Xcompiler=-fvisibility=hidden"]
 
@@ -59,12 +58,17 @@ def packaging_flags(release):
     return ["--compress-mode=size"] if int(release.split(".")[0]) >= 13 else []
 
 
+def cxx_flags():
+    """Those above, and those of the environment, which overrule them."""
+    return [*CXX_FLAGS, *os.environ.get("QUAVER_CXX_FLAGS", "").split(), *DEFINES]
+
+
 def cpu_extension(cpp_extension, built_with):
     extension = cpp_extension.CppExtension(
         "quaver._C",
         sources("csrc/ops.cpp", "csrc/cpu/*.cpp"),
         include_dirs=[str(ROOT / "csrc")],
-        extra_compile_args={"cxx": [*CXX_FLAGS, *DEFINES, *built_with]},
+        extra_compile_args={"cxx": [*cxx_flags(), *built_with]},
         py_limited_api=True,
     )
     extension.libraries = STABLE_ABI_LIBRARIES
@@ -78,7 +82,7 @@ def cuda_extension(cpp_extension, cuda, architectures):
         sources("csrc/cuda/*.cpp", "csrc/cuda/*.cu"),
         include_dirs=[str(ROOT / "csrc")],
         extra_compile_args={
-            "cxx": [*CXX_FLAGS, *DEFINES],
+            "cxx": cxx_flags(),
             "nvcc": [*NVCC_FLAGS, *packaging_flags(cuda.release), *architecture_flags(architectures)],
         },
         # The runtime is linked in, so that the library loads beside a torch without CUDA as well.
