@@ -328,6 +328,14 @@ def test_every_kernel_runs():
         runs += check("rms_norm_quantize", x, normal(1000))
         runs += check("silu_mul_quantize", x, x)
         runs += check("choose_qparams", normal(1, 9000, dtype=dtype), (1, 1))
+    for x_dtype in CODE_DTYPES:
+        for channels, outs, groups in ((16, 70, 1), (5, 5, 1), (12, 12, 12), (5, 5, 5)):
+            image, kernel = codes(1, channels, 8, 9, dtype=x_dtype), codes(outs, channels // groups, 3, 3)
+            for memory in (torch.channels_last, torch.contiguous_format):
+                x = image.contiguous(memory_format=memory)
+                runs += check("int8_conv2d", x, kernel, scales(), scales(), groups=groups)
+        many = codes(1, 16, 108, 128, dtype=x_dtype).contiguous(memory_format=torch.channels_last)
+        runs += check("int8_conv2d", many, codes(128, 16, 1, 3), scales(), scales(), padding=[0, 1])
     for n in (64, 63):
         runs += check("requantize", products(9, n), scales(), scales(1, n), scales())
     runs += check("int8_matmul", codes(1, 33000), codes(33000, 1), b_zero_point=torch.tensor(5, dtype=torch.int32))
