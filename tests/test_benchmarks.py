@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.deep
+
 
 def quick(name):
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick"]

@@ -17,6 +17,7 @@ def run(*arguments):
     return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.deep
 def test_the_tests_of_a_gpu_in_rehearsal():
     done = run("tests.on_gpu", "--rehearse")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -37,6 +38,7 @@ def test_without_a_gpu_they_say_so():
     assert done.stderr.startswith("benchmarks.bench_gpu: torch ")
 
 
+@pytest.mark.deep
 def test_the_benchmark_in_rehearsal():
     done = run("benchmarks.bench_gpu", "--device", "cpu", "--quick")
     assert done.returncode == 0, done.stdout + done.stderr
