@@ -1,5 +1,9 @@
 """Values, shapes and layouts that every test and every backend shares, and what "the same bits" means."""
 
+import importlib
+from importlib.util import find_spec
+
+import pytest
 import torch
 
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -30,6 +34,14 @@ def assert_bits(actual, expected):
             f"{int(differs.sum())} of {differs.numel()} elements differ, the first at {index}: "
             f"{actual[index].item()!r}, expected {expected[index].item()!r}"
         )
+
+
+def needed(module):
+    """A module of a package that is not quaver's own; a test without it is skipped, one with a broken one fails."""
+    package = module.split(".")[0]
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed: requirements/test.txt", allow_module_level=True)
+    return importlib.import_module(module)
 
 
 def generator(seed=0):

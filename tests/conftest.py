@@ -4,6 +4,9 @@
 those of a wheel that is installed: `make test-wheel`. `--gpu cuda` runs those that need a GPU: `make gpu-test`.
 """
 
+# Programs that need triton, in a folder that must not be searched for modules: one of them has the name of a package.
+collect_ignore = ["emulator/triton"]
+
 
 def pytest_addoption(parser):
     parser.addoption("--deep", action="store_true", help="also run the tests marked deep")

@@ -9,6 +9,7 @@ import torch
 import quaver
 from quaver import PerTensor, QuantConfig, compare, quantize_model, sensitivity
 from quaver.compare import OUTPUT
+from tests.cases import needed
 from tests.test_calibration import BATCHES, STATIC, Keywords, Mlp, assert_untouched, state_of
 
 
@@ -98,7 +99,7 @@ def test_equal_models():
 
 
 def test_table_csv_and_picture(tmp_path):
-    pytest.importorskip("matplotlib")
+    needed("matplotlib")
     comparison = compare(Mlp(), quantize_model(Mlp()), BATCHES)
     assert str(comparison).splitlines()[0] == "layer     SQNR, dB    cosine"
     assert len(str(comparison).splitlines()) == 6

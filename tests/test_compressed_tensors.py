@@ -11,7 +11,7 @@ from torch.nn import Embedding, Identity, Linear, ReLU
 import quaver
 from quaver import PerTensor, QuantConfig, QuantLinear, load_compressed_tensors, quantize_model, save_compressed_tensors
 from quaver.nn import QuantEmbedding
-from tests.cases import assert_bits, normal
+from tests.cases import assert_bits, needed, normal
 from tests.test_serialization import assert_untouched, snapshot
 
 TOKENS = [torch.arange(12).reshape(2, 6) % 7 + seed for seed in range(3)]
@@ -172,7 +172,7 @@ def test_ranges_that_the_layout_has_not(tmp_path):
 
 def theirs_of(folder, model):
     """The model with what compressed-tensors makes of the folder, weights in floats again."""
-    pytest.importorskip("compressed_tensors")
+    needed("compressed_tensors")
     from compressed_tensors.compressors import ModelCompressor
     from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
 
@@ -233,8 +233,8 @@ def test_theirs_runs_the_unfused_model(tmp_path):
 
 def test_transformers_reads_it_and_writes_it_again(tmp_path):
     """A model of theirs: its weights are ours in floats, and what it saves is what we wrote."""
-    pytest.importorskip("compressed_tensors")
-    bert = pytest.importorskip("transformers.models.bert")
+    needed("compressed_tensors")
+    bert = needed("transformers.models.bert")
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = bert.BertConfig(vocab_size=11, max_position_embeddings=8, **sizes)
     torch.manual_seed(0)
@@ -259,7 +259,7 @@ def test_transformers_reads_it_and_writes_it_again(tmp_path):
 
 def compressed_by_them(model, config, folder, fill):
     """A folder as its ModelCompressor and safetensors make it, and the model with the codes that it made."""
-    pytest.importorskip("compressed_tensors")
+    needed("compressed_tensors")
     from compressed_tensors.compressors import ModelCompressor
     from compressed_tensors.quantization import QuantizationConfig, QuantizationStatus, apply_quantization_config
 

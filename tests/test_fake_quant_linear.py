@@ -8,7 +8,7 @@ import torch
 import quaver
 from quaver import observers
 from quaver.nn import FakeQuantLinear
-from tests.cases import DEVICES, assert_bits, normal
+from tests.cases import DEVICES, assert_bits, needed, normal
 from tests.test_nn import linear
 
 KINDS = {
@@ -105,7 +105,7 @@ def test_repr():
 
 def test_training_reaches_the_float_models_accuracy():
     """A small network on scikit-learn's digits: within half a point, and its int8 model gives the same bits."""
-    datasets = pytest.importorskip("sklearn.datasets")
+    datasets = needed("sklearn.datasets")
     images, labels = (torch.from_numpy(array) for array in datasets.load_digits(return_X_y=True))
     images, labels = images.float() / 16, labels.long()
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))

@@ -12,11 +12,11 @@ from torch.nn import Embedding, Linear
 import quaver
 from quaver import QuantizationParams, QuantLinear
 from quaver.nn import FakeQuantLinear, QuantEmbedding
-from tests.cases import EDGE_VALUES, assert_bits, normal
+from tests.cases import EDGE_VALUES, assert_bits, needed, normal
 
-onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxscript")
-runtime = pytest.importorskip("onnxruntime")
+onnx = needed("onnx")
+needed("onnxscript")
+runtime = needed("onnxruntime")
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),  # torch's exporter's own
