@@ -125,6 +125,26 @@ def test_dynamic_layers_take_over_a_relu_too():
     assert_bits(quantized(x), unfused(x))
 
 
+def test_what_alone_takes_a_result_in_eval_mode_counts():
+    """In training a second head reads what the first one takes."""
+
+    class TwoHeads(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.relu, self.head, self.second = Linear(16, 16), ReLU(), Linear(16, 4), Linear(16, 4)
+
+        def forward(self, x):
+            hidden = self.stem(x)
+            return (
+                (self.head(self.relu(hidden)), self.second(hidden)) if self.training else self.head(self.relu(hidden))
+            )
+
+    model = TwoHeads().train()
+    quantized = quantize_model(model, QuantConfig(overrides={"second": None}))
+    assert quantized.stem.relu
+    assert model.training
+
+
 def test_a_relu_that_two_layers_share_stays():
     relu = ReLU()
     model = torch.nn.Sequential(Linear(16, 16), relu, Linear(16, 16), relu)

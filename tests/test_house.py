@@ -36,6 +36,7 @@ KNOWS = {
     "observers": {"arguments", "entropy", "histogram", "ops", "qparams"},
     "module": {"ops", "qparams"},
     "config": {"qparams"},
+    "layer": {"nn", "qparams"},
     "linear": {"nn", "ops", "qparams"},
     "embedding": {"nn", "ops", "qparams"},
     "conv": {"nn", "ops", "qparams"},

@@ -173,6 +173,11 @@ def test_a_config_that_makes_no_sense_is_refused(options, words):
         QuantConfig(**options)
 
 
+def test_weights_along_k_are_refused():
+    with pytest.raises(ValueError, match=r"weights must be PerChannel\(0\) or PerTensor\(\), got PerChannel\(axis=1\)"):
+        QuantConfig(weights=quaver.PerChannel(1))
+
+
 def test_what_is_no_config_is_refused():
     with pytest.raises(TypeError, match="quantize_model: config must be a QuantConfig, got bool"):
         quantize_model(Block(), True)

@@ -189,3 +189,9 @@ def test_parameters_that_do_not_fit_are_refused(name):
     asymmetric = quaver.choose_qparams(linear().weight.detach(), quaver.PerChannel(0), symmetric=False)
     with pytest.raises(ValueError, match="parameters of a weight must be symmetric"):
         QuantLinear.from_float(linear(), weight_params=asymmetric)
+
+
+@pytest.mark.parametrize("weights", [quaver.PerChannel(1), quaver.PerToken()], ids=str)
+def test_weights_whose_scales_split_k_are_refused(weights):
+    with pytest.raises(ValueError, match=r"QuantLinear: weights must be PerChannel\(0\) or PerTensor\(\), got Per"):
+        QuantLinear.from_float(linear(), weights=weights)

@@ -10,8 +10,8 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from quaver import ops
-from quaver.graph import consumers
-from quaver.model import QuantConfig, call_with, in_eval_mode, int8_modules, plan_layers
+from quaver.graph import consumers, in_eval_mode
+from quaver.model import QuantConfig, call_with, int8_modules, plan_layers
 from quaver.nn import QuantConv2d, QuantLinear
 
 OUTPUT = "(output)"  # the row of the model's own result

@@ -1,5 +1,6 @@
 """Who takes whose result in a model: what decides where a ReLU or a quantization may move into the layer before it."""
 
+import contextlib
 from collections import Counter
 from itertools import pairwise
 
@@ -12,14 +13,26 @@ from quaver.nn.module import Int8Module
 def consumers(model):
     """{name of a module: names of the modules that take its result}, of those whose result goes nowhere else.
 
-    All of them are called once in a forward pass. Found by tracing the model; where it cannot be traced, in each of its
-    torch.nn.Sequential, whose members follow each other.
+    All of them are called once in a forward pass. Found by tracing the model, in eval mode; where it cannot be traced,
+    in each of its torch.nn.Sequential, whose members follow each other.
     """
-    graph = _trace(model)
+    with in_eval_mode(model):
+        graph = _trace(model)
     found = _in_sequentials(model) if graph is None else _in_graph(graph)
     names = Counter(module for _, module in model.named_modules(remove_duplicate=False))
     module = dict(model.named_modules(remove_duplicate=False))
     return {name: takers for name, takers in found.items() if all(names[module[each]] == 1 for each in (name, *takers))}
+
+
+@contextlib.contextmanager
+def in_eval_mode(model):
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
 
 
 def _trace(model):

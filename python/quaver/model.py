@@ -10,7 +10,7 @@ import torch
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from quaver import observers
-from quaver.graph import consumers
+from quaver.graph import consumers, in_eval_mode
 from quaver.nn import QuantConv2d, QuantEmbedding, QuantLinear
 from quaver.qparams import PerChannel, PerTensor, PerToken, QuantizationParams
 
@@ -43,6 +43,8 @@ class QuantConfig:
 
     def __post_init__(self):
         _check_is("weights", self.weights, (PerChannel, PerTensor))
+        if isinstance(self.weights, PerChannel) and self.weights.axis != 0:
+            raise ValueError(f"QuantConfig: weights must be PerChannel(0) or PerTensor(), got {self.weights}")
         _check_is("activations", self.activations, (PerToken, PerTensor))
         _check_is("symmetric", self.symmetric, bool)
         _check_is("embeddings", self.embeddings, bool)
@@ -212,7 +214,7 @@ def _calibrate(model, layers, calibration, progress):
             stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
         stack.enter_context(in_eval_mode(model))
         stack.enter_context(torch.no_grad())
-        run_batches(model, calibration, progress)
+        _run_batches(model, calibration, progress)
     inputs = {}
     for layer, observer in watching.items():
         with _naming(static[layer].names[0]):
@@ -228,18 +230,7 @@ def _observing(observer, name):
     return observe
 
 
-@contextlib.contextmanager
-def in_eval_mode(model):
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-
-
-def run_batches(model, batches, progress=False):
+def _run_batches(model, batches, progress):
     """Calls the model with each batch: a tensor, a tuple of arguments, or a dict of them by name."""
     count = 0
     for batch in _with_bar(batches) if progress else batches:
@@ -294,7 +285,7 @@ def fusions(model, layers, inputs):
     for layer, name in layers.items():
         last, moved = name, Fused()
         norm = only_taker(last, torch.nn.BatchNorm2d) if type(layer) is torch.nn.Conv2d else None
-        if norm is not None and module[norm].track_running_stats:
+        if norm is not None and module[norm].running_mean is not None:
             last, moved.norm = norm, module[norm]
         relu = only_taker(last, torch.nn.ReLU)
         if relu is not None:

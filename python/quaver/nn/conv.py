@@ -3,12 +3,12 @@
 import torch
 
 from quaver import ops
-from quaver.nn.config import check_fields, dtype_name, params_of, range_of, result_dtype
-from quaver.nn.module import Int8Module, check_activation_params, float_bias, quantized_weight
+from quaver.nn.layer import Int8Layer
+from quaver.nn.module import float_bias, quantized_weight
 from quaver.qparams import PerChannel, PerTensor
 
 
-class QuantConv2d(Int8Module):
+class QuantConv2d(Int8Layer):
     """torch.nn.Conv2d with int8 weights, one scale for each output channel, and int8 activations with one scale.
 
     y = relu(conv2d(x, weight_scale * weight_q) + bias), its product in integers, by `quaver.int8_conv2d`.
@@ -40,6 +40,8 @@ class QuantConv2d(Int8Module):
     """
 
     float_type = torch.nn.Conv2d
+    _pairs = dict.fromkeys(("kernel_size", "stride", "padding", "dilation"), list)
+    _sizes = dict.fromkeys(("in_channels", "out_channels", "groups"), int) | _pairs
 
     def __init__(
         self,
@@ -60,9 +62,7 @@ class QuantConv2d(Int8Module):
         dtype=torch.float32,
         device=None,
     ):
-        super().__init__()
-        check_activation_params("QuantConv2d: input", input)
-        check_activation_params("QuantConv2d: output", output)
+        super().__init__(symmetric=symmetric, relu=relu, input=input, output=output, weights=weights, dtype=dtype)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.kernel_size = _two(kernel_size)
@@ -70,9 +70,6 @@ class QuantConv2d(Int8Module):
         self.padding = _two(padding)
         self.dilation = _two(dilation)
         self.groups = groups
-        self.symmetric = symmetric if input is None else input.symmetric
-        self.relu = relu
-        self.dtype = dtype
         weight_q = torch.zeros(out_channels, in_channels // groups, *self.kernel_size, dtype=torch.int8, device=device)
         self.register_buffer("weight_q", weight_q.contiguous(memory_format=torch.channels_last))
         self.register_buffer("weight_scale", torch.ones(weights.scale_shape(weight_q.shape), device=device))
@@ -122,22 +119,8 @@ class QuantConv2d(Int8Module):
 
     def config(self):
         """What JSON can hold of the constructor's arguments."""
-        return {
-            "in_channels": self.in_channels,
-            "out_channels": self.out_channels,
-            "kernel_size": list(self.kernel_size),
-            "stride": list(self.stride),
-            "padding": list(self.padding),
-            "dilation": list(self.dilation),
-            "groups": self.groups,
-            "bias": self.bias is not None,
-            "symmetric": self.symmetric,
-            "relu": self.relu,
-            "input": range_of(self.input),
-            "output": range_of(self.output),
-            "one_weight_scale": self.weight_scale.numel() == 1,
-            "dtype": dtype_name(self.dtype),
-        }
+        sizes = {name: getattr(self, name) for name in self._sizes}
+        return sizes | {name: list(sizes[name]) for name in self._pairs} | super().config()
 
     @classmethod
     def from_config(cls, config, device=None):
@@ -145,34 +128,13 @@ class QuantConv2d(Int8Module):
 
         Raises ValueError for what is no such config.
         """
-        sizes = dict.fromkeys(("in_channels", "out_channels", "groups"), int)
-        pairs = dict.fromkeys(("kernel_size", "stride", "padding", "dilation"), list)
-        flags = dict.fromkeys(("bias", "symmetric", "relu", "one_weight_scale"), bool)
-        ranges = dict.fromkeys(("input", "output"), (dict, type(None)))
-        check_fields(config, **sizes, **pairs, **flags, **ranges, dtype=str)
-        for name in pairs:
-            if [type(value) for value in config[name]] != [int, int]:
-                raise ValueError(f"its field {name} must be two int, got {config[name]!r}")
-        if config["groups"] < 1:
-            raise ValueError(f"its field groups must be 1 or more, got {config['groups']!r}")
-        arguments = {
-            **config,
-            **{name: params_of(config[name], device) for name in ranges},
-            "weights": PerTensor() if config["one_weight_scale"] else PerChannel(0),
-            "dtype": result_dtype(config["dtype"]),
-        }
-        del arguments["one_weight_scale"]
-        return cls(**arguments, device=device)
-
-    @property
-    def input(self):
-        """The QuantizationParams of static activations, or None."""
-        return self._held_params("input")
-
-    @property
-    def output(self):
-        """The QuantizationParams of a result in codes, or None."""
-        return self._held_params("output")
+        for name in cls._pairs:
+            pair = config.get(name)
+            if isinstance(pair, list) and [type(value) for value in pair] != [int, int]:
+                raise ValueError(f"its field {name} must be two int, got {pair!r}")
+        if type(config.get("groups")) is int and config["groups"] < 1:
+            raise ValueError(f"its field groups must be 1 or more, got {config['groups']}")
+        return super().from_config(config, device)
 
     def forward(self, input):
         images = input.unsqueeze(0) if input.dim() == 3 else input

@@ -3,12 +3,12 @@
 import torch
 
 from quaver import ops
-from quaver.nn.config import check_fields, dtype_name, params_of, range_of, result_dtype
-from quaver.nn.module import Int8Module, check_activation_params, float_bias, quantized_weight
-from quaver.qparams import PerChannel, PerTensor, PerToken
+from quaver.nn.layer import Int8Layer
+from quaver.nn.module import float_bias, quantized_weight
+from quaver.qparams import PerChannel, PerToken
 
 
-class QuantLinear(Int8Module):
+class QuantLinear(Int8Layer):
     """torch.nn.Linear with int8 weights, one scale for each output channel, and int8 activations.
 
     y = relu(x @ (weight_scale * weight_q).T + bias), its product in integers.
@@ -57,6 +57,7 @@ class QuantLinear(Int8Module):
     """
 
     float_type = torch.nn.Linear
+    _sizes = dict.fromkeys(("in_features", "out_features"), int)
 
     def __init__(
         self,
@@ -72,14 +73,9 @@ class QuantLinear(Int8Module):
         dtype=torch.float32,
         device=None,
     ):
-        super().__init__()
-        check_activation_params("QuantLinear: input", input)
-        check_activation_params("QuantLinear: output", output)
+        super().__init__(symmetric=symmetric, relu=relu, input=input, output=output, weights=weights, dtype=dtype)
         self.in_features = in_features
         self.out_features = out_features
-        self.symmetric = symmetric if input is None else input.symmetric
-        self.relu = relu
-        self.dtype = dtype
         self.register_buffer("weight_q", torch.zeros(out_features, in_features, dtype=torch.int8, device=device))
         self.register_buffer("weight_scale", torch.ones(weights.scale_shape(self.weight_q.shape), device=device))
         self.register_buffer("weight_sum", torch.zeros(out_features, 1, dtype=torch.int32, device=device))
@@ -125,46 +121,7 @@ class QuantLinear(Int8Module):
 
     def config(self):
         """What JSON can hold of the constructor's arguments."""
-        return {
-            "in_features": self.in_features,
-            "out_features": self.out_features,
-            "bias": self.bias is not None,
-            "symmetric": self.symmetric,
-            "relu": self.relu,
-            "input": range_of(self.input),
-            "output": range_of(self.output),
-            "one_weight_scale": self.weight_scale.numel() == 1,
-            "dtype": dtype_name(self.dtype),
-        }
-
-    @classmethod
-    def from_config(cls, config, device=None):
-        """A layer whose state has the names, shapes and dtypes of the one that gave the config, and other values.
-
-        Raises ValueError for what is no such config.
-        """
-        sizes = dict.fromkeys(("in_features", "out_features"), int)
-        flags = dict.fromkeys(("bias", "symmetric", "relu", "one_weight_scale"), bool)
-        ranges = dict.fromkeys(("input", "output"), (dict, type(None)))
-        check_fields(config, **sizes, **flags, **ranges, dtype=str)
-        arguments = {
-            **config,
-            **{name: params_of(config[name], device) for name in ranges},
-            "weights": PerTensor() if config["one_weight_scale"] else PerChannel(0),
-            "dtype": result_dtype(config["dtype"]),
-        }
-        del arguments["one_weight_scale"]
-        return cls(**arguments, device=device)
-
-    @property
-    def input(self):
-        """The QuantizationParams of static activations, or None."""
-        return self._held_params("input")
-
-    @property
-    def output(self):
-        """The QuantizationParams of a result in codes, or None."""
-        return self._held_params("output")
+        return {name: getattr(self, name) for name in self._sizes} | super().config()
 
     def forward(self, input):
         if self.input is None and self.output is None:
