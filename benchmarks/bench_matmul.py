@@ -87,6 +87,17 @@ def requantize(problem, mode):
     return exact, {"float32": lambda: (acc * factor + shift).round().clamp(-128, 127).to(torch.int8)}
 
 
+def rescale(problem):
+    acc = quaver.int8_matmul(problem.q, problem.weight_q.t())
+    args = (acc, problem.params.scale, problem.weight_scale.t())
+    exact = {
+        "quaver": partial(quaver.rescale, *args, bias=problem.bias),
+        "reference": partial(reference.rescale, *args, bias=problem.bias),
+    }
+    factor, shift = args[1] * args[2], problem.bias
+    return exact, {"float32": lambda: acc * factor + shift}
+
+
 def int8_linear(problem, symmetric):
     args = (problem.x, problem.weight_q, problem.weight_scale, problem.bias)
     options = {"weight_sum": problem.weight_sum, "symmetric": symmetric}
@@ -101,6 +112,7 @@ OPS = {
     "int8_matmul": int8_matmul,
     "int8_matmul_requantize": int8_matmul_requantize,
     "int8_matmul_requantize fixed": int8_matmul_requantize_fixed,
+    "rescale": rescale,
     "requantize float": partial(requantize, mode="float"),
     "requantize fixed": partial(requantize, mode="fixed"),
     "int8_linear symmetric": partial(int8_linear, symmetric=True),

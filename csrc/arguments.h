@@ -120,8 +120,24 @@ struct RequantizeData {
 };
 
 struct RequantizeArguments {
-  RequantizeNest nest;
+  ProductNest nest;
   RequantizeData data;
+};
+
+// acc to y, ARITHMETIC.md (7): all but the loops.
+struct RescaleData {
+  const int32_t* acc;
+  void* y;
+  FloatType y_type;
+  const float* a_scale;
+  const float* b_scale;
+  const float* bias;  // null: none
+  bool relu;
+};
+
+struct RescaleArguments {
+  ProductNest nest;
+  RescaleData data;
 };
 
 // q to x, ARITHMETIC.md (3).

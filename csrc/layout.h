@@ -120,18 +120,19 @@ using DynamicNest = LoopNest<kDynamicOperands>;
 enum RowOperand { kRowFirst, kRowSecond, kRowOperands };
 using RowNest = LoopNest<kRowOperands>;
 
-// The operands of requantize: int32 products and codes of one shape, a scale for each row, and what each column brings.
-enum RequantizeOperand {
-  kRequantizeAcc,
-  kRequantizeQ,
-  kRequantizeAScale,
-  kRequantizeBScale,
-  kRequantizeOutScale,
-  kRequantizeZeroPoint,
-  kRequantizeBias,
-  kRequantizeOperands
+// The operands of requantize and rescale: int32 products and results of one shape, a scale for each row, and what each
+// column brings.
+enum ProductOperand {
+  kProductAcc,
+  kProductResult,
+  kProductAScale,
+  kProductBScale,
+  kProductOutScale,
+  kProductZeroPoint,
+  kProductBias,
+  kProductOperands
 };
-using RequantizeNest = LoopNest<kRequantizeOperands>;
+using ProductNest = LoopNest<kProductOperands>;
 
 // The loops of a reduction that stay (one round for each result) and those that are folded into a result.
 struct SplitReduction {

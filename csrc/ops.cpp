@@ -61,6 +61,11 @@ STABLE_TORCH_LIBRARY(quaver, m) {
       tags);
 
   m.def(
+      "rescale(Tensor acc, Tensor a_scale, Tensor b_scale, *, Tensor? bias=None, bool relu=False, "
+      "ScalarType dtype=float) -> Tensor",
+      tags);
+
+  m.def(
       "requantize(Tensor acc, Tensor a_scale, Tensor b_scale, Tensor out_scale, *, Tensor? out_zero_point=None, "
       "Tensor? bias=None, bool relu=False, ScalarType dtype=int8, int? q_min=None, int? q_max=None, "
       "str mode=\"float\") -> Tensor",

@@ -179,11 +179,11 @@ inline Tensor provide_images(const Conv2dArguments& arguments, Conv2dProblem& co
                {"out_zero_point", arguments.out_zero_point},
                {"bias", arguments.bias}});
     out = *given;
+  } else if (suggests_channels_last(x)) {
+    out = new_tensor(x, {shape[0], shape[2], shape[3], shape[1]}, arguments.dtype);
+    out = torch::stable::transpose(torch::stable::transpose(out, 1, 3), 2, 3);
   } else {
-    using torch::headeronly::MemoryFormat;
-    const auto format = suggests_channels_last(x) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous;
-    out = torch::stable::empty({shape.data(), shape.size()}, arguments.dtype, std::nullopt, x.device(), std::nullopt,
-                               format);
+    out = new_tensor(x, shape, arguments.dtype);
   }
   const int64_t channels = shape[1];
   const int64_t pixels = shape[2] * shape[3];

@@ -53,6 +53,10 @@ SIZED = {
         lambda a, b, a_scale, z: ops.int8_matmul_requantize(a, b.t(), a_scale, a_scale[:1], z, out_zero_point=None),
         lambda m: (codes(m, K), codes(N, K), scales(m, 1), scales(1, N)),
     ),
+    "rescale": (
+        lambda acc, a_scale, bias: ops.rescale(acc, a_scale, a_scale[:1], bias=bias, dtype=torch.bfloat16),
+        lambda m: (codes(m, N).to(torch.int32), scales(m, 1), normal(N)),
+    ),
     "requantize": (
         lambda acc, a_scale, b_scale: ops.requantize(acc, a_scale, b_scale, b_scale, mode="fixed"),
         lambda m: (codes(m, N).to(torch.int32), scales(m, 1), scales(1, N)),
@@ -129,6 +133,7 @@ class AllOps(torch.nn.Module):
         acc = quaver.int8_matmul(a, b.t(), a_zero_point=params.zero_point)
         y = quaver.int8_matmul_dequantize(a, b.t(), params, b_scale, dtype=torch.bfloat16)
         z = quaver.int8_matmul_requantize(a, b.t(), params, b_scale, b_scale[:, :1])
+        scaled = quaver.rescale(acc, params, b_scale)
         codes = quaver.requantize(acc, params, b_scale, b_scale[:, :1], mode="fixed")
         seen = quaver.fake_quantize(x, params) * quaver.fake_quantize_mask(x, params)
         normed, _, h = quaver.rms_norm_quantize(x, b_scale.new_ones(K), residual=x)
@@ -140,6 +145,7 @@ class AllOps(torch.nn.Module):
             acc,
             y,
             z,
+            scaled,
             codes,
             seen,
             normed,

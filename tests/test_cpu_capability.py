@@ -109,6 +109,11 @@ def results():
 
     acc = products(37, 1031, most=2**31 - 1) >> codes(37, 1031).abs() % 31
     factors = (scales(37, 1), scales(1, 1031), 2.0**12 * scales(1, 1031, seed=3))
+    for view in (acc, acc[:, ::2]):
+        for dtype in FLOAT_DTYPES:
+            columns = (factors[1][:, : view.shape[1]], normal(view.shape[1]))
+            y = quaver.rescale(view, factors[0], columns[0], bias=columns[1], relu=view is acc, dtype=dtype)
+            yield f"rescale {dtype}", y
     for code_dtype in CODE_DTYPES:
         for mode in ("float", "fixed"):
             for view in (acc, acc[:, ::2]):

@@ -31,6 +31,8 @@ KERNELS = (
     "linear_gemv_kernel",
     "conv2d_sm80_kernel",
     "conv2d_depthwise_kernel",
+    "rescale_rows_kernel",
+    "rescale_elements_kernel",
     "requantize_rows_kernel",
     "requantize_elements_kernel",
     "dequantize_kernel",

@@ -232,6 +232,27 @@ def test_requantize(dtype, mode, relu):
 
 
 @pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
+def test_rescale(dtype, relu):
+    for seed, shape in enumerate([(), (5,), (64,), (0, 3), (3, 0), (9, 1), (40, 64), (33, 70), (2, 3, 16, 20)]):
+        m, n = (1, 1, *shape)[-2:]
+        for row, column in (((), ()), ((m, 1), (1, n)), ((*shape[:-2], m, 1), (*shape[:-2], 1, n))):
+            for bias in (None, normal(n)):
+                factors = (scales(*row), scales(*column, seed=3))
+                check("rescale", products(*shape), *factors, bias=bias, dtype=dtype, relu=relu, seed=seed)
+    # Products that float32 must round, ties among them, and zeros of either sign
+    ends = torch.cat([FIXED_PRODUCTS.to(torch.int32), INT32_ENDS, INT32_ENDS]).expand(len(FIXED_TIES), -1)
+    one = torch.tensor(1.0)
+    for acc in (ends.contiguous(), ends.t().contiguous().t(), ends.t().contiguous()):
+        row, column = (FIXED_TIES[:, None], one) if acc.shape == ends.shape else (one, FIXED_TIES[None])
+        for bias in (
+            None,
+            torch.tensor([-0.0, float("nan"), float("inf"), -1e30]).repeat(acc.shape[1])[: acc.shape[1]],
+        ):
+            check("rescale", acc, row, column, bias=bias, dtype=dtype, relu=relu)
+
+
+@pytest.mark.parametrize("relu", [False, True])
 def test_int8_matmul_requantize_fixed(relu):
     m, n, k = 33, 70, 65
     a, b = codes(m, k), codes(n, k, seed=1).t()
@@ -278,6 +299,7 @@ def test_every_architecture(device):
             factors = (scales(70, 1), scales(1, n), 2.0**12 * scales(1, n, seed=3))
             for mode in ("float", "fixed"):
                 check("requantize", products(70, n), *factors, mode=mode, device=device, seed=seed)
+            check("rescale", products(70, n), *factors[:2], dtype=torch.bfloat16, device=device, seed=seed)
 
 
 # What the harness itself must see.

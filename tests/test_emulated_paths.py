@@ -262,6 +262,8 @@ def test_requantize(mode):
             # As it is, in part, and rows seen from columns in memory
             for view in (acc, wider[..., 1:-2], wider[..., :-3], acc.mT.contiguous().mT):
                 check("requantize", view, *factors, **options, seed=seed)
+                if mode == "float":
+                    check("rescale", view, *factors[:2], bias=bias, dtype=torch.float16, seed=seed)
     # A convolution's result, whose channels lie outermost
     for size in (8, 7, 24):
         acc = products(2, 5, size, 12).movedim(1, -1)
@@ -294,6 +296,8 @@ def test_requantize(mode):
 def test_requantize_takes_rows_of_whole_vectors(acc, row, column, kernel):
     (run,) = check("requantize", acc, scales(*row), scales(*column), 2.0**12 * scales(*column))
     assert f"requantize_{kernel}_kernel" in run.kernel
+    (run,) = check("rescale", acc, scales(*row), scales(*column), dtype=torch.bfloat16)
+    assert f"rescale_{kernel}_kernel" in run.kernel
 
 
 def test_every_kernel_runs():
@@ -338,6 +342,8 @@ def test_every_kernel_runs():
         runs += check("int8_conv2d", many, codes(128, 16, 1, 3), scales(), scales(), padding=[0, 1])
     for n in (64, 63):
         runs += check("requantize", products(9, n), scales(), scales(1, n), scales())
+        for dtype in FLOAT_DTYPES:
+            runs += check("rescale", products(9, n), scales(), scales(1, n), dtype=dtype)
     runs += check("int8_matmul", codes(1, 33000), codes(33000, 1), b_zero_point=torch.tensor(5, dtype=torch.int32))
     missing = emulated.known_kernels("sm_80") - {run.kernel for run in runs}
     assert not missing, f"not launched: {sorted(missing)}"

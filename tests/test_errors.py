@@ -69,6 +69,12 @@ ACCEPTED = {
     "int8_matmul": PRODUCT,
     "int8_matmul_dequantize": SCALED_PRODUCT,
     "int8_matmul_requantize": {**SCALED_PRODUCT, "out_scale": tensor(1, 5), "out_zero_point": int32(1, 5)},
+    "rescale": {
+        "acc": int32(3, 5),
+        "a_scale": tensor(3, 1),
+        "b_scale": tensor(1, 5),
+        "bias": tensor(5),
+    },
     "requantize": {
         "acc": int32(3, 5),
         "a_scale": tensor(3, 1),
@@ -104,8 +110,9 @@ CONV = ("int8_conv2d",)
 FLOAT_CONV = {"out_scale": None, "out_zero_point": None, "dtype": torch.float32}
 PAIR = "must be two numbers from {} to 2147483647, got"
 MATMULS = ("int8_matmul", "int8_matmul_dequantize", "int8_matmul_requantize")
-SCALED = ("int8_matmul_dequantize", "int8_matmul_requantize", "requantize")
-REQUANTIZING = SCALED[1:]
+LAST_STAGES = ("rescale", "requantize")
+SCALED = ("int8_matmul_dequantize", "int8_matmul_requantize", *LAST_STAGES)
+REQUANTIZING = ("int8_matmul_requantize", "requantize")
 OF_ROWS = ("rms_norm_quantize", "silu_mul_quantize")
 QUANTIZING = ("quantize", "fake_quantize", "fake_quantize_mask")
 CHOOSING = ("choose_qparams", "dynamic_quantize")
@@ -311,16 +318,16 @@ REFUSED = (
     (REQUANTIZING, {"mode": "fixed", "bias": tensor(5)}, "bias must be int32, got float32"),
     (REQUANTIZING, {"mode": "fixed", "bias": int32(4)}, "bias must have the shape [5], got [4]"),
     (REQUANTIZING, {"mode": "onnx"}, "mode must be 'float' or 'fixed', got 'onnx'"),
-    (("requantize",), {"acc": tensor(3, 5)}, "acc must be int32, got float32"),
-    (("requantize",), {"acc": int64(3, 5)}, "acc must be int32, got int64"),
-    (("requantize",), {"acc": int32(1, 1, 1, 1, 1, 3, 5)}, "acc must have at most 6 dimensions, got 7"),
+    (LAST_STAGES, {"acc": tensor(3, 5)}, "acc must be int32, got float32"),
+    (LAST_STAGES, {"acc": int64(3, 5)}, "acc must be int32, got int64"),
+    (LAST_STAGES, {"acc": int32(1, 1, 1, 1, 1, 3, 5)}, "acc must have at most 6 dimensions, got 7"),
     (
-        ("requantize",),
+        LAST_STAGES,
         {"acc": int32(5)},
         "a_scale must have one element or the shape [1, 1] (a row's value [..., M, 1]), got [3, 1]",
     ),
     (
-        ("requantize",),
+        LAST_STAGES,
         {"acc": int32(2, 3, 5), "b_scale": tensor(3, 1, 5)},
         "b_scale must have one element or the shape [2, 1, 5] (a column's value [..., 1, N]), got [3, 1, 5]",
     ),

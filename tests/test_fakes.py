@@ -91,6 +91,9 @@ CALLS = (
         *("int8_matmul_requantize", (codes(3, 4), codes(4, 5), scales(3, 1), one(), scales(1, 5))),
         {"bias": products(5), "mode": "fixed"},
     ),
+    ("rescale", (products(3, 4), scales(3, 1), scales(1, 4)), {"bias": normal(4), "dtype": torch.bfloat16}),
+    ("rescale", (products(2, 5, 3).transpose(0, 2), one(), scales(3, 1, 2)), {"relu": True, "dtype": torch.float16}),
+    ("rescale", (products(4), one(), scales(1, 4)), {}),
     ("requantize", (products(3, 4), scales(3, 1), scales(1, 4), one()), {"bias": normal(4), "relu": True}),
     (
         *("requantize", (products(2, 5, 3).transpose(0, 2), one(), scales(1, 2), scales(3, 1, 2))),
@@ -195,6 +198,7 @@ def test_products(a_shape, b_shape, device):
         assert_fake_is_true("int8_matmul_requantize", (a_view, b_view, unit, unit, unit), dtype=torch.uint8)
         acc = ops.int8_matmul(a_view, b_view)
         for view in (acc, acc.mT, acc[..., ::2], acc[..., 0]):
+            assert_fake_is_true("rescale", (view, unit, unit), dtype=torch.float16)
             assert_fake_is_true("requantize", (view, unit, unit, unit), dtype=torch.uint8, mode="fixed")
 
 

@@ -52,6 +52,8 @@ KNOWS = {
     "onnx_layers": {"nn", "qparams", "reference"},
     "onnx_export": {"library", "nn", "onnx_layers", "tensor_file"},
     "serialization": {"library", "nn", "restore", "tensor_file"},
+    "sharding": {"library", "qparams"},
+    "parallel": {"nn", "sharding"},
     "vmap": {"library"},
     "explain": {"_C"},
     "tuning": {"_C", "explain", "library"},

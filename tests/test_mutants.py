@@ -12,7 +12,7 @@ import torch
 
 from tests.emulator import Module, ptx
 from tests.mutants import report, runner, subjects
-from tests.mutants.explanations import ELEMENTWISE, HELD_ROWS, LINEARS, MATMULS, REDUCTIONS, REQUANTIZE, TRITON
+from tests.mutants.explanations import ELEMENTWISE, HELD_ROWS, LINEARS, MATMULS, REDUCTIONS, REQUANTIZE, RESCALE, TRITON
 from tests.mutants.operators import NAMES, mutants_of
 
 SEEN = 0.95
@@ -115,6 +115,14 @@ def test_every_mutant_of_requantize():
     verdicts = judged(subjects.op_subjects(makers=(subjects.REQUANTIZE,)))
     check(verdicts)
     assert_used(verdicts, REQUANTIZE)
+
+
+@needs_nvcc
+@pytest.mark.deep
+def test_every_mutant_of_rescale():
+    verdicts = judged(subjects.op_subjects(makers=(subjects.RESCALE,)))
+    check(verdicts)
+    assert_used(verdicts, RESCALE)
 
 
 @needs_nvcc

@@ -11,7 +11,7 @@ from torch.nn import Embedding, Linear
 
 import quaver
 from quaver import QuantizationParams, QuantLinear
-from quaver.nn import FakeQuantLinear, QuantEmbedding
+from quaver.nn import FakeQuantLinear, QuantConv2d, QuantEmbedding
 from tests.cases import EDGE_VALUES, assert_bits, needed, normal
 
 onnx = needed("onnx")
@@ -294,6 +294,103 @@ def test_floats_are_near_and_codes_equal_but_at_ties(every_kind, level):
         assert differs.float().mean() < 0.01
 
 
+# Convolutions
+
+
+def conv(*sizes, seed=0, **options):
+    layer = torch.nn.Conv2d(*sizes, **options)
+    with torch.no_grad():
+        layer.weight.copy_(0.2 * normal(*layer.weight.shape, seed=seed))
+        if layer.bias is not None:
+            layer.bias.copy_(normal(sizes[1], seed=seed + 1))
+    return layer
+
+
+class EveryConv(torch.nn.Module):
+    """Convolutions of each kind: {name: what it takes} in `takes`."""
+
+    def __init__(self):
+        super().__init__()
+        made, between, narrow = QuantConv2d.from_float, params(0.07, -30), params(0.04, 5, -100, 90)
+        self.dynamic = made(conv(6, 8, 3, padding=1, seed=1), relu=True)
+        self.shifted = made(conv(6, 8, (1, 3), bias=False, seed=2), symmetric=False, weights=quaver.PerTensor())
+        self.dynamic_codes = made(conv(6, 9, 3, stride=2, groups=3, seed=3), symmetric=False, output=narrow)
+        first = conv(6, 12, 3, padding=(1, 2), seed=4)
+        self.static = made(first, input=params(0.03, 7), output=between, relu=True)
+        self.takes_codes = made(conv(12, 4, 3, padding=2, dilation=2, seed=5), input=between)
+        self.depthwise = made(conv(12, 12, 3, padding=1, groups=12, seed=6), input=between, output=narrow)
+        self.takes = dict.fromkeys(("dynamic", "shifted", "dynamic_codes", "static"), "x")
+        self.takes |= dict.fromkeys(("takes_codes", "depthwise"), "static")
+
+    def forward(self, x):
+        given = {"x": x}
+        for name, taken in self.takes.items():
+            given[name] = self.get_submodule(name)(given[taken])
+        return {name: given[name] for name in self.takes}
+
+
+@pytest.fixture(scope="module")
+def convolutions(tmp_path_factory):
+    """(the model, {exact: its file})"""
+    model, files = EveryConv(), {}
+    for exact in (False, True):
+        files[exact] = tmp_path_factory.mktemp("onnx") / f"{exact}.onnx"
+        quaver.to_onnx(model, files[exact], normal(2, 6, 9, 7), exact=exact)
+        onnx.checker.check_model(onnx.load(files[exact]), full_check=True)
+    return model, files
+
+
+def images():
+    """Ordinary ones, and some with what is not finite, with ties and with the ends of float32."""
+    x = 4 * normal(20, 6, 9, 7)
+    yield x
+    edges = EDGE_VALUES.repeat(6 * 9 * 7)[: 3 * 6 * 9 * 7].reshape(3, 6, 9, 7)
+    yield torch.cat([edges, x[:2]])
+    yield torch.where(edges.abs() < 1e3, edges, 0.5)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_exact_convolutions_are_to_the_last_bit(convolutions, level):
+    model, files = convolutions
+    for x in images():
+        expected = model(x)
+        actual = dict(zip(model.takes, run(files[True], {"x": x}, level).values(), strict=True))
+        for name in model.takes:
+            if expected[name].dtype == torch.float32:
+                actual[name], expected[name] = actual[name] + 0, expected[name] + 0  # a Relu may leave -0
+            assert_bits(actual[name], expected[name])
+
+
+def conv_result(layer, x):
+    """(a layer's float32 result, how far a sum of the same products in floats, in any order, can be from it)"""
+    if layer.input is None:
+        q, held = quaver.dynamic_quantize(x, quaver.PerTensor(), symmetric=layer.symmetric)
+    else:
+        q, held = x if x.dtype == torch.int8 else quaver.quantize(x, layer.input), layer.input
+    shape = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
+    y = quaver.int8_conv2d(q, layer.weight_q, held, layer.weight_scale, bias=layer.bias, relu=layer.relu, **shape)
+    weight, real = quaver.dequantize(layer.weight_q, layer.weight_scale), quaver.dequantize(q, held)
+    bias = None if layer.bias is None else layer.bias.abs()
+    magnitude = torch.nn.functional.conv2d(real.abs(), weight.abs(), bias, **shape)
+    return y, ROUNDING * (layer.weight_q[0].numel() + 8) * magnitude
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_convolutions_in_floats_are_near_and_codes_equal_but_at_ties(convolutions, level):
+    model, files = convolutions
+    x = next(images())
+    actual = {"x": x} | dict(zip(model.takes, run(files[False], {"x": x}, level).values(), strict=True))
+    for name, takes in model.takes.items():
+        layer = model.get_submodule(name)
+        y, bound = conv_result(layer, actual[takes])
+        if layer.output is None:
+            assert ((actual[name] - y).abs() <= bound).all(), name
+            continue
+        differs = actual[name] != quaver.quantize(y, layer.output)
+        assert ((actual[name].int() - quaver.quantize(y, layer.output).int()).abs() <= 1).all(), name
+        assert differs.float().mean() < 0.01, name
+
+
 # What is given
 
 
@@ -337,7 +434,9 @@ def test_what_is_refused(tmp_path, monkeypatch):
     class Mine(QuantLinear):
         pass
 
-    with pytest.raises(ValueError, match="to_onnx: layer '0' must be QuantLinear or QuantEmbedding, got Mine"):
+    with pytest.raises(
+        ValueError, match="to_onnx: layer '0' must be QuantLinear or QuantConv2d or QuantEmbedding, got Mine"
+    ):
         quaver.to_onnx(torch.nn.Sequential(Mine(4, 4)), path, torch.zeros(2, 4))
     with pytest.raises(ValueError, match=r"to_onnx: the model calls quaver::\w+ outside of int8 layers"):
         quaver.to_onnx(FakeQuantLinear(4, 4), path, torch.zeros(2, 4))

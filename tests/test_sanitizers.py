@@ -18,7 +18,7 @@ pytestmark = pytest.mark.deep  # its build and its runs take minutes
 
 TESTS_OF_OPS = (
     *("qparams", "quantize", "dynamic_quantize", "rms_norm_quantize", "silu_mul_quantize", "matmul", "prepack"),
-    *("requantize", "dequantize", "fake_quantize", "linear"),
+    *("rescale", "requantize", "dequantize", "fake_quantize", "linear"),
 )
 OTHER_TESTS = ("cpu_elementwise", "errors", "nn", "out", "properties", "stochastic")
 # What calls a compiler, or has kernels of its own.

@@ -18,6 +18,7 @@ BOUND_BY_MEMORY = (
     "dynamic_quantize",
     "rms_norm_quantize",
     "silu_mul_quantize",
+    "rescale",
     "requantize",
     "dequantize",
     "fake_quantize",
@@ -89,7 +90,7 @@ LOOSER = (
         "rows of 100 codes begin anywhere in a sector, and results of 63 columns are stored one by one",
     ),
     Looser(
-        "sectors_over_ideal", 1.17, "^requantize$", "odd rows", "requantize_elements_kernel",
+        "sectors_over_ideal", 1.17, "^(requantize|rescale)$", "odd rows", "(requantize|rescale)_elements_kernel",
         "a warp's 32 neighbours begin anywhere, and their codes and products meet one sector more",
     ),
     Looser(

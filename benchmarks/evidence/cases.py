@@ -193,6 +193,14 @@ def requantize_call(shape, per_row, layout, mode):
     return Call("requantize", (acc, *factors), options, (acc,), (0,), acc.numel())
 
 
+def rescale_call(dtype, shape, per_row, layout):
+    acc = products(*shape)
+    acc = layout(acc) if layout else acc
+    n = shape[1]
+    factors = (scales(shape[0], 1) if per_row else scales(), scales(1, n))
+    return Call("rescale", (acc, *factors), {"bias": normal(n), "dtype": dtype}, (acc,), (0,), acc.numel())
+
+
 def linear_call(dtype, mnk, symmetric):
     m, n, k = mnk
     x, weight = normal(m, k, dtype=dtype), codes(n, k)
@@ -259,6 +267,9 @@ def all_cases():
     for mode in ("float", "fixed"):
         for what, shape, per_row, layout in REQUANTIZED:
             add("requantize", torch.int32, shape, f"{mode}, {what}", requantize_call, shape, per_row, layout, mode)
+    for what, shape, per_row, layout in REQUANTIZED:
+        for dtype in (torch.float32, torch.bfloat16):
+            add("rescale", dtype, shape, what, rescale_call, dtype, shape, per_row, layout)
     add_each("dequantize", dequantize_call, ELEMENTWISE)
     add_each("fake_quantize", partial(in_mode, "fake_quantize", "onnx"), ELEMENTWISE[:7])
     add_each("fake_quantize", partial(in_mode, "fake_quantize", "stochastic"), renamed(ELEMENTWISE[:3], "stochastic"))

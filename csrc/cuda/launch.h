@@ -50,6 +50,8 @@ int64_t sum_codes_scratch(const SumArguments& arguments);
 
 [[nodiscard]] cudaError_t launch_requantize(const RequantizeArguments& arguments, cudaStream_t stream);
 
+[[nodiscard]] cudaError_t launch_rescale(const RescaleArguments& arguments, cudaStream_t stream);
+
 [[nodiscard]] cudaError_t launch_dequantize(const DequantizeArguments& arguments, cudaStream_t stream);
 
 [[nodiscard]] cudaError_t launch_fake_quantize(const FakeQuantizeArguments& arguments, cudaStream_t stream);

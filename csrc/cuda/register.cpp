@@ -195,6 +195,15 @@ Tensor requantize_cuda(const Outs<1>* given, const Tensor& acc, const Tensor& a_
   return q;
 }
 
+Tensor rescale_cuda(const Outs<1>* given, const Tensor& acc, const Tensor& a_scale, const Tensor& b_scale,
+                    OptionalTensor bias, bool relu, ScalarType dtype) {
+  const DeviceGuard guard(device_index(acc));
+  Tensor y;
+  const RescaleArguments arguments = prepare_rescale(acc, a_scale, b_scale, bias, relu, dtype, given, y);
+  check_launch("rescale", launch_rescale(arguments, stream_of(acc)));
+  return y;
+}
+
 Tensor dequantize_cuda(const Outs<1>* given, const Tensor& q, const Tensor& scale, OptionalTensor zero_point,
                        ScalarType dtype) {
   const DeviceGuard guard(device_index(q));
@@ -312,6 +321,7 @@ STABLE_TORCH_LIBRARY_IMPL(quaver, CUDA, m) {
   quaver::implement<quaver::int8_matmul_cuda>(m, "int8_matmul");
   quaver::implement<quaver::int8_matmul_dequantize_cuda>(m, "int8_matmul_dequantize");
   quaver::implement<quaver::int8_matmul_requantize_cuda>(m, "int8_matmul_requantize");
+  quaver::implement<quaver::rescale_cuda>(m, "rescale");
   quaver::implement<quaver::requantize_cuda>(m, "requantize");
   quaver::implement<quaver::dequantize_cuda>(m, "dequantize");
   quaver::implement<quaver::fake_quantize_cuda>(m, "fake_quantize");

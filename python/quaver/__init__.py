@@ -25,6 +25,7 @@ from quaver.ops import (
     int8_prepack,
     quantize,
     requantize,
+    rescale,
     rms_norm_quantize,
     silu_mul_quantize,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "quantize_model",
     "reference",
     "requantize",
+    "rescale",
     "rms_norm_quantize",
     "save",
     "save_compressed_tensors",

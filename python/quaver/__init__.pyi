@@ -212,6 +212,17 @@ def quantize_model(
     inplace: bool = False,
     progress: bool = True,
 ) -> torch.nn.Module: ...
+def rescale(
+    acc: Tensor,
+    a_scale: _Scale,
+    b_scale: _Scale,
+    *,
+    bias: Tensor | None = None,
+    relu: bool = False,
+    dtype: torch.dtype = ...,
+    check: bool = False,
+    out: Tensor | None = None,
+) -> Tensor: ...
 def requantize(
     acc: Tensor,
     a_scale: _Scale,

@@ -316,12 +316,22 @@ def _int8_matmul_requantize(draw):
     return {**arguments, **draw.requantizing(out, arguments.get("bias"))}
 
 
-def _requantize(draw):
+def _scaled(draw):
+    """Int32 products, what scales them, and the shape of all."""
     out = draw.shape(least_rank=2)
     scales = {name: draw.axis_values(axis, out, draw.scales) for axis, name in enumerate(("a_scale", "b_scale"))}
     bias = draw.floats([out[-1]], torch.float32) if draw.chance(0.5) else None
     products = {"acc": draw.integers(out, *draw.one_of((-(2**31), 2**31 - 1), (-50000, 50000)))}
-    return {**products, **scales, "relu": draw.chance(0.3), **draw.requantizing(out, bias)}
+    return {**products, **scales, "bias": bias, "relu": draw.chance(0.3)}, out
+
+
+def _rescale(draw):
+    return {**_scaled(draw)[0], "dtype": draw.one_of(*FLOAT_DTYPES)}
+
+
+def _requantize(draw):
+    arguments, out = _scaled(draw)
+    return {**arguments, **draw.requantizing(out, arguments["bias"])}
 
 
 def _dequantize(draw):
@@ -393,6 +403,7 @@ CALLS = {
     "int8_matmul": _int8_matmul,
     "int8_matmul_dequantize": _int8_matmul_dequantize,
     "int8_matmul_requantize": _int8_matmul_requantize,
+    "rescale": _rescale,
     "requantize": _requantize,
     "dequantize": _dequantize,
     "fake_quantize": _quantize,

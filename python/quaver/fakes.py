@@ -568,6 +568,27 @@ def int8_matmul_requantize(
     return a.new_empty(shape, dtype=dtype)
 
 
+def _check_product(op, acc, **scales):
+    """Int32 products and scales of their rows and columns, each (0 or 1, tensor); gives the shape with both of them."""
+    _check_rank(op, "acc", acc)
+    _check(acc.dtype == torch.int32, op, lambda: f"acc must be int32, got {_name(acc.dtype)}")
+    shape = [1] * (2 - acc.dim()) + list(acc.shape)
+    for name, (axis, scale) in scales.items():
+        _check_given(op, name, scale)
+        _check_axis_values(op, name, axis, shape, True, scale, torch.float32, "acc", acc)
+    return shape
+
+
+@torch.library.register_fake("quaver::rescale")
+def rescale(acc, a_scale, b_scale, *, bias=None, relu=False, dtype=torch.float32):
+    op = "rescale"
+    shape = _check_product(op, acc, a_scale=(0, a_scale), b_scale=(1, b_scale))
+    if bias is not None:
+        _check_bias(op, bias, shape[-1], "acc", acc)
+    _check_float_type(op, "dtype", dtype)
+    return torch.empty_like(acc, dtype=dtype)
+
+
 @torch.library.register_fake("quaver::requantize")
 def requantize(
     acc,
@@ -584,12 +605,7 @@ def requantize(
     mode="float",
 ):
     op = "requantize"
-    _check_rank(op, "acc", acc)
-    _check(acc.dtype == torch.int32, op, lambda: f"acc must be int32, got {_name(acc.dtype)}")
-    shape = [1] * (2 - acc.dim()) + list(acc.shape)
-    for name, axis, scale in (("a_scale", 0, a_scale), ("b_scale", 1, b_scale), ("out_scale", 1, out_scale)):
-        _check_given(op, name, scale)
-        _check_axis_values(op, name, axis, shape, True, scale, torch.float32, "acc", acc)
+    shape = _check_product(op, acc, a_scale=(0, a_scale), b_scale=(1, b_scale), out_scale=(1, out_scale))
     _check_axis_values(op, "out_zero_point", 1, shape, True, out_zero_point, torch.int32, "acc", acc)
     if bias is not None:
         _check_bias(op, bias, shape[-1], "acc", acc, _requantize_bias_dtype(mode))

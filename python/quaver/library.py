@@ -21,6 +21,7 @@ OPS = (
     "int8_matmul",
     "int8_matmul_dequantize",
     "int8_matmul_requantize",
+    "rescale",
     "requantize",
     "dequantize",
     "fake_quantize",
@@ -34,7 +35,10 @@ CPU_OPS = ("int8_prepack",)  # what only the CPU has a use for
 WRITING_OPS = tuple(name for name in OPS if name != "choose_qparams")  # those with a form `.out`: large results
 # Of these, those whose first result may have any strides, and those whose results are images, contiguous or
 # channels_last; all other results are contiguous.
-ANY_STRIDES = ("quantize", "dynamic_quantize", "requantize", "dequantize", "fake_quantize", "fake_quantize_mask")
+ANY_STRIDES = (
+    *("quantize", "dynamic_quantize", "rescale", "requantize", "dequantize"),
+    *("fake_quantize", "fake_quantize_mask"),
+)
 IMAGES = ("int8_conv2d",)
 
 

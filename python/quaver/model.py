@@ -72,8 +72,9 @@ def quantize_model(model, config=QuantConfig(), calibration=None, *, inplace=Fal
 
     A BatchNorm2d that alone takes a convolution's result is folded into its weight, with the statistics that it has,
     and a ReLU that alone takes a layer's result moves into the layer. Where static layers alone take it, the layer
-    gives int8 codes, and no float tensor exists in between. All where a symbolic trace of the model shows it, or in a
-    torch.nn.Sequential.
+    gives int8 codes, and no float tensor exists in between. All where a symbolic trace of the model shows it; of a
+    model that cannot be traced, in each torch.nn.Sequential, which is taken to be called as one: a model whose code
+    picks results from between its members needs an override of None for the layers before.
 
     Arguments:
         model: any torch.nn.Module. Subclasses of torch's layers are left alone, since their owners may rely on them.

@@ -19,20 +19,22 @@ OPSET = 18  # the one that torch's exporter writes by itself
 def to_onnx(model, path, args, *, exact=False, dynamic_shapes=None):
     """Writes a model to an ONNX file, for runtimes that run its layers in int8.
 
-    A static layer is QuantizeLinear, DequantizeLinear, MatMul with the weight, int8 codes through a DequantizeLinear,
-    Add of the bias, Relu, and QuantizeLinear where it gives codes. A dynamic layer has the operators of equation (4)
-    before them, for a scale and a zero point of each row. A table is Gather and DequantizeLinear.
+    A static layer is QuantizeLinear, DequantizeLinear, MatMul or Conv with the weight, int8 codes through a
+    DequantizeLinear, the bias, Relu, and QuantizeLinear where it gives codes. A dynamic layer has the operators of
+    equation (4) before them, for a scale and a zero point of each row, or of the whole of what a convolution takes. A
+    table is Gather and DequantizeLinear.
 
     QuantizeLinear is equation (2): equal numbers become equal codes. But between codes a runtime multiplies floats in
     an order of its own, or fuses it all into an int8 kernel with a rounding of its own: later codes may differ by one
     where a quotient is next to a tie, and what a static layer makes of NaN is left open. onnxruntime's kernels also
     saturate within a sum on x86-64 CPUs without VNNI, unless its session has the option "session.x64quantprecision" at
     "1", with which it cannot load a model that calls a layer twice. With `exact` a layer has quaver's bits for equal
-    inputs: products are MatMulInteger, scaled as in equation (7). Runtimes fuse less of that, and what stands between
-    int8 layers, such as norms, stays their own arithmetic.
+    inputs: products are MatMulInteger and ConvInteger, scaled as in equation (7). Runtimes fuse less of that, and what
+    stands between int8 layers, such as norms, stays their own arithmetic.
 
     Arguments:
-        model: with QuantLinear and QuantEmbedding among its modules. It is exported as in eval mode, and not changed.
+        model: with QuantLinear, QuantConv2d and QuantEmbedding among its modules. It is exported as in eval mode, and
+            not changed.
         path: of the file. What is too large for it goes into a second one beside it, with the suffix ".data".
         args: what the model is called with: a tensor, a tuple of arguments, or a dict of them by name.
         exact: whether int8 layers shall have quaver's codes and numbers, bit for bit.

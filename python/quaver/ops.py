@@ -544,6 +544,52 @@ def int8_matmul_requantize(
     )
 
 
+def rescale(acc, a_scale, b_scale, *, bias=None, relu=False, dtype=torch.float32, check=False, out=None):
+    """An int32 product as real numbers: int8_matmul_dequantize without its matmul, equation (7).
+
+    y = relu(acc * (a_scale * b_scale) + bias)
+
+    It is for products that come from elsewhere, or in parts: int32 sums of the parts of K that several devices have
+    multiplied are exact in any order, and what follows happens once.
+
+    Arguments:
+        acc: int32 [..., M, N], 0 to 6 dimensions, any strides. A vector [N] is one row.
+        a_scale: float32 [..., M, 1] or one element; or QuantizationParams, whose zero point acc no longer needs.
+        b_scale: float32 [..., 1, N] or one element; or QuantizationParams.
+        bias: float32 [N] (float16 and bfloat16 are widened), added after scaling.
+        relu: negative results become 0; NaN stays.
+        dtype: of the result, float32, float16 or bfloat16; one rounding, to even, at the very end.
+        check: also verify that scales are positive and finite, which waits for the device.
+        out: a tensor to write and return: of the result's shape, dtype and device, in memory of its own, with any
+            strides that give each element a place. No gradient passes through it.
+
+    Returns:
+        Of dtype, in acc's shape and, where acc is dense, its strides.
+
+    Raises:
+        As int8_matmul_dequantize.
+
+    Source: equation (7).
+
+    >>> import torch, quaver
+    >>> acc = torch.tensor([[-50, 12], [7, 1000]], dtype=torch.int32)
+    >>> quaver.rescale(acc, torch.tensor(0.5), torch.tensor([[0.5, 0.25]]), bias=torch.tensor([1.0, 0.0]))
+    tensor([[-11.5000,   1.5000],
+            [  2.7500, 125.0000]])
+    """
+    op = "rescale"
+    check_tensors(op, acc=acc, a_scale=a_scale, b_scale=b_scale)
+    check_optional_tensors(op, bias=bias)
+    check_bools(op, relu=relu)
+    a_scale, _ = row_parameters(op, a_scale, None)
+    b_scale, _ = column_parameters(op, "b_", b_scale, None)
+    check_float_dtype(op, dtype)
+    if check:
+        check_values(op, "a_", a_scale, None, 0, 0)
+        check_values(op, "b_", b_scale, None, 0, 0)
+    return run(op, out, acc, a_scale, b_scale, bias=widened(bias), relu=relu, dtype=dtype)
+
+
 def requantize(
     acc,
     a_scale,

@@ -309,6 +309,12 @@ def int8_matmul_requantize(
     )
 
 
+def rescale(acc, a_scale, b_scale, *, bias=None, relu=False, dtype=torch.float32):
+    """ARITHMETIC.md (7)."""
+    rows = acc.reshape(1, -1) if acc.dim() < 2 else acc
+    return scale_product(rows, a_scale, b_scale, bias, relu).to(dtype).reshape(acc.shape)
+
+
 def requantize(
     acc,
     a_scale,

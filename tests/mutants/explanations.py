@@ -5,7 +5,7 @@ from .explanations_elementwise import ELEMENTWISE
 from .explanations_linear import LINEARS
 from .explanations_matmul import MATMULS
 from .explanations_reductions import REDUCTIONS
-from .explanations_requantize import REQUANTIZE
+from .explanations_requantize import REQUANTIZE, RESCALE
 from .explanations_rows import HELD_ROWS
 
 STEPS = "for first in range(0, k, tile_k)"
@@ -73,4 +73,4 @@ TRITON = (
     ),
 )  # fmt: skip
 
-EXPLANATIONS = (*TRITON, *MATMULS, *ELEMENTWISE, *REDUCTIONS, *REQUANTIZE, *HELD_ROWS, *LINEARS)
+EXPLANATIONS = (*TRITON, *MATMULS, *ELEMENTWISE, *REDUCTIONS, *REQUANTIZE, *RESCALE, *HELD_ROWS, *LINEARS)

@@ -1,4 +1,4 @@
-"""Calls of requantize: small ones that reach every branch of its kernels, in both modes."""
+"""Calls of requantize, in both modes, and of rescale: small ones that reach every branch of their kernels."""
 
 import torch
 
@@ -133,3 +133,48 @@ def near_ties():
     for rows in (9, 33):
         yield OpCase("requantize", acc[:rows], one, one, one, bias=no_numbers, out_zero_point=zero_points(1, 320))
     yield OpCase("requantize", acc[:2, 1:], one, one, one, bias=no_numbers[1:], out_zero_point=zero_points(1, 319))
+
+
+def rescale_cases(dtypes=(torch.float32, torch.float16, torch.bfloat16), *_):
+    one = torch.tensor(1.0)
+    for dtype in dtypes:
+        for shape, row, column in (*ROWS, *ELEMENTS):
+            given, bias = factors(row, column)[:2], normal(shape[-1])
+            yield OpCase("rescale", products(*shape), *given, bias=bias, dtype=dtype)
+            yield OpCase("rescale", products(*shape, seed=1), *given, relu=True, dtype=dtype)
+        acc, column = products(10, 64), factors((10, 1), (1, 64))[:2]
+        for view in (padded(acc), misaligned(acc), every_second(acc), acc.t().contiguous().t()):
+            yield OpCase("rescale", view, *column, bias=normal(64), dtype=dtype)
+        yield OpCase("rescale", products(2, 5, 24, 12).movedim(1, -1), *factors((), (1, 5))[:2], dtype=dtype)
+        planes = products(3, 5, 9, 72)[:, :4]
+        for columns in (slice(64), slice(1, 64)):
+            n = len(range(*columns.indices(72)))
+            yield OpCase("rescale", planes[..., columns], scales(3, 4, 9, 1), scales(1, 4, 1, n), dtype=dtype)
+        yield OpCase("rescale", products(3, 201), *factors((3, 1), (1, 201))[:2], dtype=dtype, blocks=2)
+        yield OpCase("rescale", products(201), scales(), scales(), dtype=dtype)
+        yield OpCase("rescale", products(36, 136)[:, :128], *factors((36, 1), (1, 128))[:2], dtype=dtype)
+        yield OpCase("rescale", products(4200, 128), *factors((), (1, 128))[:2], dtype=dtype)
+        for acc_planes in (products(2, 3, 12, 32), products(2, 3, 4, 5)):
+            n = acc_planes.shape[-1]
+            yield OpCase("rescale", acc_planes, scales(2, 3, 1, 1).expand(2, 3, n, 1)[:, :, : acc_planes.shape[2]],
+                         scales(2, 5, 1, n)[:, 1:4], dtype=dtype)  # fmt: skip
+        for values in (scales(1, 65)[:, 1:], scales(1, 64)):
+            yield OpCase("rescale", acc, one, values, dtype=dtype)
+        yield OpCase("rescale", acc, one, one, bias=normal(65)[1:], dtype=dtype)
+        yield OpCase("rescale", acc, one, one, bias=normal(1).expand(64), dtype=dtype)
+        yield OpCase("rescale", acc, scales(30, 3)[::3, 1:2], one, dtype=dtype)
+        # Zeros of both signs, with and without a bias; what is no number, through ReLU; what rounds in each type
+        signs = torch.tensor([0.0, -0.0, float("nan"), -float("inf"), float("inf"), 1.0, -1.0, 2.0**-24]).repeat(8)
+        small = products(10, 64, most=3)
+        for view in (small, misaligned(small)):
+            for relu in (False, True):
+                yield OpCase("rescale", view, one, one, bias=signs, relu=relu, dtype=dtype)
+                yield OpCase("rescale", view, -one, one, relu=relu, dtype=dtype)
+            yield OpCase("rescale", view * 0, -one, one, bias=signs, dtype=dtype)
+        ends = torch.tensor(
+            [-(2**31), 2**31 - 1, 2**24 + 1, 2**24 + 3, -(2**24) - 1, 2049, 2051, 257, 259, 65519, 65520]
+        )
+        wide = ends.to(torch.int32).repeat(64)[:640].reshape(10, 64)
+        for view in (wide, misaligned(wide)):
+            yield OpCase("rescale", view, one, one, dtype=dtype)
+            yield OpCase("rescale", view, one * 2.0**-30, one * 2.0**-126, dtype=dtype)

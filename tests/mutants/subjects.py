@@ -17,7 +17,7 @@ from .linear_cases import linear_cases
 from .matmul_cases import matmul_cases
 from .operators import ORDERING, mutants_of
 from .reduction_cases import reduction_cases
-from .requantize_cases import requantize_cases
+from .requantize_cases import requantize_cases, rescale_cases
 from .row_cases import row_cases
 from .triton_cases import cases_of
 
@@ -135,11 +135,12 @@ LINEARS = (linear_cases, "linear_")
 ELEMENTWISE = (lambda *dtypes: elementwise_cases.every_case(*dtypes[:1]), "quantize_|dequantize_|fake_|dynamic_")
 REDUCTIONS = (reduction_cases, "reduce_")
 REQUANTIZE = (requantize_cases, "requantize_")
+RESCALE = (lambda *dtypes: rescale_cases(*dtypes[:1]), "rescale_")
 ROWS = (row_cases, "rms_norm_|silu_mul_")
 
 
 @cache
-def op_subjects(*dtypes, makers=(MATMULS, LINEARS, ELEMENTWISE, REDUCTIONS, REQUANTIZE, ROWS)):
+def op_subjects(*dtypes, makers=(MATMULS, LINEARS, ELEMENTWISE, REDUCTIONS, REQUANTIZE, RESCALE, ROWS)):
     """The kernels that quaver's ops launch, found by watching them; of some dtypes: those of floats, those of codes."""
     subjects = {}
     for case, family in [(case, family) for make, family in makers for case in make(*dtypes)]:

@@ -140,7 +140,7 @@ class QuantLinear(Int8Layer):
         return y.squeeze(0) if input.dim() == 1 else y
 
     def _matrix(self):
-        return self.weight_q.t()
+        return self.weight_q.mT
 
     def _codes(self, x):
         if self.input is None:
@@ -149,11 +149,11 @@ class QuantLinear(Int8Layer):
 
     def _product(self, q, params, dtype):
         b = self._matrix()
-        operands = {"b_sum": self.weight_sum.t(), "bias": self.bias, "b_packed": self._packed_weight()}
+        operands = {"b_sum": self.weight_sum.mT, "bias": self.bias, "b_packed": self._packed_weight()}
         operands["relu"] = self.relu
         if self.output is None:
-            return ops.int8_matmul_dequantize(q, b, params, self.weight_scale.t(), dtype=dtype, **operands)
-        return ops.int8_matmul_requantize(q, b, params, self.weight_scale.t(), self.output, **operands)
+            return ops.int8_matmul_dequantize(q, b, params, self.weight_scale.mT, dtype=dtype, **operands)
+        return ops.int8_matmul_requantize(q, b, params, self.weight_scale.mT, self.output, **operands)
 
     def extra_repr(self):
         return (

@@ -59,7 +59,8 @@ class Int8Module(torch.nn.Module):
             return self._packed
         made_from = (weight, None if weight.is_inference() else weight._version)
         if self._packed is None or self._packed_from[0] is not weight or self._packed_from[1] != made_from[1]:
-            packed = ops.int8_prepack(self._matrix())
+            matrix = self._matrix()
+            packed = ops.int8_prepack(matrix.to_local() if hasattr(matrix, "to_local") else matrix)  # a DTensor's part
             if type(packed) is not torch.Tensor:  # a fake one, of a tracer
                 return None
             self._packed, self._packed_from = packed, made_from
