@@ -35,7 +35,7 @@ test: $(VENV)/test
 
 # What takes too long for every change; its log is kept.
 test-deep: $(VENV)/test test-wheel
-	set -o pipefail; { date -u +%F; $(PYTHON) -m quaver; $(PYTHON) -m pytest --deep; } 2>&1 | tee tests/deep.log
+	set -o pipefail; { date -u +%F; $(PYTHON) -m quaver info --json; $(PYTHON) -m pytest --deep; } 2>&1 | tee tests/deep.log
 
 wheel: $(VENV)/wheel
 
@@ -87,14 +87,14 @@ $(VENV)/torch: requirements/build.txt | $(PYTHON)
 # With the machine's nvcc, if there is one, the CUDA kernels too; QUAVER_CUDA=0 leaves them out.
 $(VENV)/built: $(VENV)/torch $(BUILT_FROM)
 	$(PIP) --no-build-isolation --no-deps --editable .
-	@$(PYTHON) -m quaver
+	@$(PYTHON) -m quaver info
 	@touch $@
 
 $(VENV)/test: requirements/test.txt $(VENV)/built
 	$(PIP) -r $<
 	@touch $@
 
-$(VENV)/wheel: requirements/wheel.txt $(VENV)/torch $(BUILT_FROM) MANIFEST.in LICENSE README.md $(wildcard python/quaver/*.py python/quaver/nn/*.py)
+$(VENV)/wheel: requirements/wheel.txt $(VENV)/torch $(BUILT_FROM) MANIFEST.in LICENSE README.md $(wildcard python/quaver/*.py python/quaver/*/*.py)
 	$(PIP) -r $<
 	rm -rf dist
 	$(PYTHON) -m build --no-isolation

@@ -352,7 +352,9 @@ def device_code(library):
         architecture = re.search(r"arch = (sm_\d+)", part).group(1)
         source = re.search(r"(\w+)_cu_[0-9a-f]{8}", part).group(1).split("GLOBAL__N__")[1].split("_", 1)[1]
         code = re.split(r"^\s*\.(?:file|section)", part[part.index(".version") :], flags=re.MULTILINE)[0]
-        found[architecture, source] = re.sub(r"GLOBAL__N__[0-9a-f]+_|_cu_[0-9a-f]{8}", "", code).splitlines()
+        found[architecture, source] = re.sub(
+            r"(GLOBAL__N__|INTERNAL_)[0-9a-f]+_|_cu_[0-9a-f]{8}", "", code
+        ).splitlines()
     return found
 
 

@@ -59,7 +59,7 @@ def built(python):
         "import torch, quaver; x = torch.randn(5, 8); p = quaver.choose_qparams(x);"
         "assert torch.equal(quaver.quantize(x, p), quaver.reference.quantize(x, p.scale))",
     )
-    return json.loads(run(python, "-m", "quaver")[0])
+    return json.loads(run(python, "-m", "quaver", "info", "--json")[0])
 
 
 def test_beside_a_torch(python, source):

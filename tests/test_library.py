@@ -78,7 +78,7 @@ def test_build_info():
 
 
 def test_the_module_prints_what_was_built():
-    assert json.loads(run("-m", "quaver")) == quaver.build_info()
+    assert json.loads(run("-m", "quaver", "info", "--json")) == quaver.build_info()
 
 
 @pytest.mark.parametrize("key", ["CPU", "CUDA", "Meta"])

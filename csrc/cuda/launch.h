@@ -48,9 +48,9 @@ int64_t sum_codes_scratch(const SumArguments& arguments);
 // conv.weight, with the channels of a tap side by side.
 [[nodiscard]] cudaError_t launch_conv2d(const Conv2dProblem& conv, cudaStream_t stream);
 
-[[nodiscard]] cudaError_t launch_requantize(const RequantizeArguments& arguments, cudaStream_t stream);
-
 [[nodiscard]] cudaError_t launch_rescale(const RescaleArguments& arguments, cudaStream_t stream);
+
+[[nodiscard]] cudaError_t launch_requantize(const RequantizeArguments& arguments, cudaStream_t stream);
 
 [[nodiscard]] cudaError_t launch_dequantize(const DequantizeArguments& arguments, cudaStream_t stream);
 

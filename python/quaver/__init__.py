@@ -3,7 +3,7 @@
 from quaver import library  # noqa: F401 - defines torch.ops.quaver, which everything below needs
 
 # isort: split
-from quaver import fakes, nn, observers, quant_tool, reference, vmap  # noqa: F401 - what they register
+from quaver import fakes, nn, observers, quant_tool, recipes, reference, vmap  # noqa: F401 - what they register
 from quaver.compare import Comparison, compare, sensitivity
 from quaver.compressed_tensors import load_compressed_tensors, save_compressed_tensors
 from quaver.explain import MatmulPlan, explain_matmul
@@ -74,6 +74,7 @@ __all__ = [
     "quant_tool",
     "quantize",
     "quantize_model",
+    "recipes",
     "reference",
     "requantize",
     "rescale",

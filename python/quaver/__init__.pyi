@@ -11,6 +11,7 @@ from quaver import fakes as fakes
 from quaver import nn as nn
 from quaver import observers as observers
 from quaver import quant_tool as quant_tool
+from quaver import recipes as recipes
 from quaver import reference as reference
 from quaver.compare import Comparison as Comparison
 from quaver.explain import MatmulPlan as MatmulPlan

@@ -65,7 +65,7 @@ def selftest(seconds=60, *, device=None, seed=0):
 
     Calls are drawn at random, the same ones for the same seed: all dtypes, granularities and modes; odd shapes, strides
     and alignments; ties, denormals, infinities and NaN. Each op is called in turn on each device until the time is
-    over, and at least once. It needs nothing but quaver and torch; `python -m quaver selftest` is this from a shell.
+    over, and at least once. It needs nothing but quaver and torch; `quaver selftest` is this from a shell.
 
     Arguments:
         seconds: how long it may take; a minute compares thousands of calls.
@@ -87,15 +87,21 @@ def selftest(seconds=60, *, device=None, seed=0):
     choose_qparams          default  cpu ...  same bits
     ...
     """
+    rows = run_rows(seconds, device=device, seed=seed)
+    print(_table(rows))
+    failed = [row for row in rows if row.failure is not None]
+    if failed:
+        raise VerificationError(_words(failed, seed)) from failed[0].failure
+
+
+def run_rows(seconds, *, device=None, seed=0):
+    """The table's rows, of what selftest does; nothing is printed or raised."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
         raise ValueError(f"quaver.selftest: seconds must be a positive number, got {seconds!r}")
     places = devices() if device is None else [str(torch.device(device))]
     rows = [Row(op, form, place) for place in places for op in CALLS for form in forms(op)]
     _run(rows, time.monotonic() + seconds, seed)
-    print(_table(rows))
-    failed = [row for row in rows if row.failure is not None]
-    if failed:
-        raise VerificationError(_words(failed, seed)) from failed[0].failure
+    return rows
 
 
 def _run(rows, end, seed):

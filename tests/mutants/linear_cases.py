@@ -33,6 +33,10 @@ def product_cases(dtype):
         yield case(normal(4, k, dtype=dtype), 12, symmetric=False)
     for symmetric in (False, True):
         yield case(normal(3, 64, dtype=dtype), 70, blocks=2, symmetric=symmetric)
+    # Scales whose product is 0: results of either sign are zeros of either sign, and ReLU makes all of them +0
+    for relu in (False, True):
+        x = normal(2, 64, dtype=dtype)
+        yield OpCase("int8_linear", x, codes(9, 64), torch.full((9, 1), 2.0**-148), relu=relu, dtype=torch.float32)
 
 
 def range_cases(dtype):
