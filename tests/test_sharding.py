@@ -177,7 +177,7 @@ def process(rank, processes, store):
     distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.deep)])
 def test_processes(processes, tmp_path):
     """All of the above; what fails there, fails here."""
     multiprocessing.start_processes(
