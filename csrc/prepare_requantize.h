@@ -18,7 +18,7 @@ struct ProductViews {
 
 // The loops over acc [..., M, N] and its results, in the order of their memory.
 inline ProductNest product_nest(const Tensor& acc, const Tensor& result, const Shape& shape,
-                                      const ProductViews& views) {
+                                const ProductViews& views) {
   ProductNest nest;
   const int64_t rank = static_cast<int64_t>(shape.size());
   const int64_t missing = rank - acc.dim();
@@ -26,8 +26,9 @@ inline ProductNest product_nest(const Tensor& acc, const Tensor& result, const S
     const int64_t acc_stride = dim < missing ? 0 : acc.stride(dim - missing);
     const int64_t result_stride = dim < missing ? 0 : result.stride(dim - missing);
     if (dim < rank - 2) {
-      nest.push(shape[dim], {acc_stride, result_stride, views.a_scale.batch_stride[dim], views.b_scale.batch_stride[dim],
-                             views.out_scale.batch_stride[dim], views.out_zero_point.batch_stride[dim], 0});
+      nest.push(shape[dim],
+                {acc_stride, result_stride, views.a_scale.batch_stride[dim], views.b_scale.batch_stride[dim],
+                 views.out_scale.batch_stride[dim], views.out_zero_point.batch_stride[dim], 0});
     } else if (dim == rank - 2) {
       nest.push(shape[dim], {acc_stride, result_stride, views.a_scale.stride, 0, 0, 0, 0});
     } else {

@@ -23,7 +23,7 @@ struct RowsPlan {
   int64_t columns;
   int64_t row_stride[kProductOperands] = {};
   int32_t step[kProductOperands];  // from column to column: 0 or 1
-  int32_t across = 1;                 // threads side by side in a row: a power of 2
+  int32_t across = 1;              // threads side by side in a row: a power of 2
   int32_t across_log2 = 0;
   int64_t rows_of_block;
   Divisor tiles;  // of a row

@@ -25,13 +25,14 @@ __device__ __forceinline__ void requantize_rows(const RequantizedRows& rows) {
   SharedScale<QuantizeMode::kOnnx> out[kVector];
 #pragma unroll
   for (int i = 0; i < kVector; ++i) out[i] = {out_scale[i], zero_point[i], data.range};
-  rows.for_each<RowsPlan::kTogether, true>(static_cast<uint8_t*>(data.q), [&](const Vector<int32_t, kVector>& products, float a_scale) {
-    int32_t code[kVector];
+  rows.for_each<RowsPlan::kTogether, true>(
+      static_cast<uint8_t*>(data.q), [&](const Vector<int32_t, kVector>& products, float a_scale) {
+        int32_t code[kVector];
 #pragma unroll
-    for (int i = 0; i < kVector; ++i)
-      code[i] = out[i].code(scaled(products.get(i), a_scale, b_scale[i], bias[i], data.relu));
-    return pack_bytes(code);
-  });
+        for (int i = 0; i < kVector; ++i)
+          code[i] = out[i].code(scaled(products.get(i), a_scale, b_scale[i], bias[i], data.relu));
+        return pack_bytes(code);
+      });
 }
 
 __device__ __forceinline__ void requantize_fixed_rows(const RequantizedRows& rows) {
@@ -81,8 +82,7 @@ __global__ void __launch_bounds__(kThreads) requantize_rows_kernel(const RowsPla
 
 // acc, q: device, any strides
 __global__ void __launch_bounds__(kThreads)
-    requantize_elements_kernel(const Walk<kProductOperands> walk, const int64_t elements,
-                               const RequantizeData data) {
+    requantize_elements_kernel(const Walk<kProductOperands> walk, const int64_t elements, const RequantizeData data) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < elements; i += step) {
     int64_t offset[kProductOperands] = {};

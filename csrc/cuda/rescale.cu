@@ -1,5 +1,5 @@
-// rescale.cu: rescale on CUDA: int32 products [..., M, N] to floats of their shape, a matmul's last stage alone. Bound by
-// memory: one read of acc and one write of y for each element.
+// rescale.cu: rescale on CUDA: int32 products [..., M, N] to floats of their shape, a matmul's last stage alone. Bound
+// by memory: one read of acc and one write of y for each element.
 #include "launch.h"
 #include "product_rows.cuh"
 

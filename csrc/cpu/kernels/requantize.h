@@ -42,9 +42,8 @@ inline __attribute__((always_inline)) void requantize_chunk(const RequantizeData
 inline void requantize_elements(const RequantizeArguments& arguments, int64_t begin, int64_t end) {
   with_type(arguments.data.q_type, [&](auto tag) {
     using Code = typename decltype(tag)::type;
-    for_each_chunk(arguments.nest, begin, end, [&](const ProductChunk& chunk) QUAVER_INLINE {
-      requantize_chunk<Code>(arguments.data, chunk);
-    });
+    for_each_chunk(arguments.nest, begin, end,
+                   [&](const ProductChunk& chunk) QUAVER_INLINE { requantize_chunk<Code>(arguments.data, chunk); });
   });
 }
 

@@ -27,9 +27,8 @@ inline __attribute__((always_inline)) void rescale_chunk(const RescaleData& data
 inline void rescale_elements(const RescaleArguments& arguments, int64_t begin, int64_t end) {
   with_type(arguments.data.y_type, [&](auto tag) {
     using Y = typename decltype(tag)::type;
-    for_each_chunk(arguments.nest, begin, end, [&](const ProductChunk& chunk) QUAVER_INLINE {
-      rescale_chunk<Y>(arguments.data, chunk);
-    });
+    for_each_chunk(arguments.nest, begin, end,
+                   [&](const ProductChunk& chunk) QUAVER_INLINE { rescale_chunk<Y>(arguments.data, chunk); });
   });
 }
 
