@@ -13,7 +13,7 @@ TORCHES := 2.13.0 2.14.1
 # a wheel.
 NOT_OF_THE_WHEEL := emulat* evidence mutants sanitizers house package install docs on_gpu
 
-.PHONY: help demo test test-deep wheel test-wheel check format bench evidence gpu-test gpu-bench docs clean
+.PHONY: help demo test test-deep wheel test-wheel check format bench accuracy evidence gpu-test gpu-bench docs clean
 help:
 	@echo "make demo    run a real sentence encoder in int8 and compare it with float32 and with the reference"
 	@echo "make test    build quaver and run every test"
@@ -21,6 +21,7 @@ help:
 	@echo "make wheel   sdist and wheel, into dist;  make test-wheel  the wheel's tests beside torch $(TORCHES)"
 	@echo "make check   formatting and lint"
 	@echo "make bench   time the ops against the pure-torch reference, and on the CPU beside their peers"
+	@echo "make accuracy  what int8 costs three real models, recipe by recipe, and keep the tables: an hour"
 	@echo "make evidence  count what the CUDA kernels do, with no GPU, and keep the table"
 	@echo "make gpu-test  on a machine with a GPU: the kernels on the real thing;  make gpu-bench  their times, beside torch's"
 	@echo "make docs    these functions and their pages as a site, into build/site; dead links are errors"
@@ -60,6 +61,9 @@ format: $(VENV)/check
 
 bench: $(VENV)/test $(VENV)/demo
 	for benchmark in quantize matmul cpu_elementwise cpu_matmul encoder; do $(PYTHON) -m benchmarks.bench_$$benchmark || exit 1; done
+
+accuracy: $(VENV)/accuracy
+	$(PYTHON) -m benchmarks.accuracy --keep
 
 evidence: $(VENV)/test
 	$(PYTHON) -m benchmarks.evidence
@@ -112,6 +116,11 @@ $(VENV)/docs: requirements/docs.txt | $(PYTHON)
 $(VENV)/demo: requirements/demo.txt requirements/demo-no-deps.txt $(VENV)/built
 	$(PIP) -r requirements/demo.txt
 	$(PIP) --no-deps -r requirements/demo-no-deps.txt
+	@touch $@
+
+$(VENV)/accuracy: requirements/accuracy.txt requirements/accuracy-no-deps.txt $(VENV)/demo
+	$(PIP) -r requirements/accuracy.txt
+	$(PIP) --no-deps --no-build-isolation -r requirements/accuracy-no-deps.txt
 	@touch $@
 
 $(VENV)/check: requirements/check.txt | $(PYTHON)

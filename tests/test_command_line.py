@@ -14,7 +14,12 @@ import quaver
 from quaver.cli import main
 
 MODELS = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 import torch
+from neighbour import NUMBER
 
 
 class Net(torch.nn.Module):
@@ -35,12 +40,24 @@ def batches():
 
 
 number = 3
+none = []
+
+
+def wrong_shape():
+    return [torch.zeros(2, 3)]
+
+
+@dataclass
+class Held:
+    value: int = 1
 """
 
 
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "models.py").write_text(MODELS)
+    (tmp_path / "neighbour.py").write_text("NUMBER = 1\n")
+    (tmp_path / "broken.py").write_text("def\n")
     return tmp_path
 
 
@@ -55,7 +72,9 @@ def call(*arguments, folder=None, status=0):
     finally:
         os.chdir(before)
         torch.set_num_threads(threads)
-        sys.modules.pop("models", None)
+        for name in ("models", "neighbour", "broken"):
+            sys.modules.pop(name, None)
+        sys.path[:] = [each for each in sys.path if not folder or each != str(folder)]
     return out.getvalue(), error.getvalue()
 
 
@@ -116,8 +135,8 @@ def test_bench():
 
 def loaded(folder, file):
     """(the float model, the int8 one of a file), by Python."""
-    scope = {}
-    exec(MODELS, scope)
+    scope = {"__name__": "__main__"}
+    exec(MODELS.replace("from neighbour import NUMBER", ""), scope)
     return scope["Net"]().eval(), quaver.load(folder / file, scope["Net"]().eval()), scope["batches"]()
 
 
@@ -153,7 +172,9 @@ def test_static_with_a_layer_that_stays(folder):
 def test_other_formats(folder):
     pytest.importorskip("onnxscript")
     call("quantize", "models.py:net", "out", "--format", "compressed-tensors", folder=folder)
-    assert (folder / "out").exists()
+    given = ("models.py:net", "out", "--data", "models.py:batches", "--json")
+    rows = json.loads(call("compare", *given, folder=folder)[0])
+    assert rows[-1]["sqnr_db"] > 20
     data = ("--calibration", "models.py:batches")
     call("quantize", "models.py:net", "out.onnx", "--format", "onnx", *data, folder=folder)
     assert (folder / "out.onnx").stat().st_size > 0
@@ -172,6 +193,9 @@ def test_other_formats(folder):
         (("models.py:net", "out", "--skip", "no*"), "the pattern 'no*' of overrides matches none of"),
         (("models.py:net", "no/out"), "No such file or directory"),
         ((".", "out"), "the folder '.' has no config.json"),
+        (("broken.py:net", "out"), "SyntaxError: invalid syntax"),
+        (("models.py:net", "out", "--static", "--calibration", "models.py:none"), "--calibration yields no batch"),
+        (("models.py:net", "out", "--static", "--calibration", "models.py:wrong_shape"), "shapes cannot be multiplied"),
         (("models.py:net", "out", "--static", "--calibration", "models.py"), "DATA must be MODULE:NAME"),
     ],
 )
@@ -186,6 +210,8 @@ def test_what_cannot_be_done_is_said(folder, arguments, words):
 def test_other_errors_are_said(folder):
     assert "M must be 1 or more, got 0" in call("explain", 0, 1, 1, status=2)[1]
     assert "--rounds must be 1 or more, got 0" in call("bench", "--rounds", 0, status=2)[1]
+    assert "--threads must be 1 or more, got 0" in call("bench", "--threads", 0, status=2)[1]
+    assert "nonsense" in call("selftest", "--device", "nonsense", status=2)[1]
     assert "seconds must be a positive number" in call("selftest", "--seconds", -1, status=2)[1]
     (folder / "bad.safetensors").write_bytes(b"nothing")
     given = ("models.py:net", "bad.safetensors", "--data", "models.py:batches")

@@ -52,10 +52,11 @@ KNOWS = {
     "onnx_layers": {"nn", "qparams", "reference"},
     "onnx_export": {"library", "nn", "onnx_layers", "tensor_file"},
     "serialization": {"library", "nn", "restore", "tensor_file"},
-    "smoothing": {"graph", "model", "ops"},
-    "clipping": {"ops"},
+    "parameters": set(),
+    "smoothing": {"graph", "model", "ops", "recipes"},
+    "clipping": {"ops", "recipes"},
     "bias": {"graph", "model", "nn"},
-    "equalization": {"graph"},
+    "equalization": {"graph", "recipes"},
     "outliers": {"graph", "model", "nn"},
     "fallback": {"compare", "model", "qparams"},
     "sharding": {"library", "qparams"},
@@ -224,7 +225,7 @@ def test_the_package_needs_nothing_but_torch_and_safetensors():
         "statistics",
         "sys",
     }
-    standard |= {"tempfile", "threading", "time", "warnings"}
+    standard |= {"functools", "glob", "tempfile", "threading", "time", "warnings"}
     for path in matching("python/quaver/*.py"):
         asked_for = THIRD_PARTY.get(path.stem, set())
         assert {name.split(".")[0] for name in imported(path)} <= {"torch", "quaver", *standard, *asked_for}, name_of(

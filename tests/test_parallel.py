@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 from torch import distributed, multiprocessing
+from torch.distributed import checkpoint
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.tensor import DTensor, Replicate, Shard, init_device_mesh
 from torch.distributed.tensor.parallel import parallelize_module
 
@@ -118,6 +120,25 @@ def check_blocks(mesh):
         assert_bits(y.full_tensor(), block(rows))
 
 
+def check_state(mesh, folder):
+    """Saved in parts and loaded in parts, by torch's ways; and written in place, behind the packed weight's back."""
+    torch.manual_seed(3)
+    blocks = [Block(static=False), Block(static=False)]
+    x = normal(3, 24)
+    one, other = (parallelize_module(copy.deepcopy(block), mesh, STYLES) for block in blocks)
+    for cut, block in ((one, blocks[0]), (other, blocks[1])):
+        assert_bits(cut(x), block(x))
+    checkpoint.save(one.state_dict(), checkpoint_id=folder)
+    state = other.state_dict()
+    checkpoint.load(state, checkpoint_id=folder)
+    assert_bits(other(x), blocks[0](x))  # written in place, after a call that has packed the weights
+    options = StateDictOptions(full_state_dict=True)
+    set_model_state_dict(other, blocks[1].state_dict(), options=options)
+    assert_bits(other(x), blocks[1](x))
+    with pytest.raises(ValueError, match=r"is a DTensor, in parts on several devices: only whole tensors can be saved"):
+        quaver.save(one, f"{folder}.safetensors")
+
+
 def check_other_modules(mesh):
     """Float layers are torch's affair, in one plan with int8 ones."""
     torch.manual_seed(2)
@@ -154,6 +175,7 @@ def process(rank, processes, store):
     check_other_modules(mesh)
     check_rank_0_tells(mesh, rank)
     check_refusals(mesh)
+    check_state(mesh, f"{store}.checkpoint")
     if processes == 4:  # two models, each on two of them
         check_blocks(init_device_mesh("cpu", (2, 2), mesh_dim_names=("data", "parts"))["parts"])
     distributed.destroy_process_group()

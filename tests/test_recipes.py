@@ -113,9 +113,94 @@ def test_smooth_quant_by_patterns():
     assert_bits(smooth.b_c.last_norm.weight.detach(), model.b_c.last_norm.weight.detach())
 
 
+def test_smooth_quant_leaves_shared_parameters_to_others():
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.norm = torch.nn.Embedding(10, 8), torch.nn.LayerNorm(8)
+            self.head = torch.nn.Linear(8, 10, bias=False)
+            self.head.weight = self.table.weight
+            with torch.no_grad():
+                self.norm.weight[2] = 50
+
+        def forward(self, tokens):
+            return self.head(self.norm(self.table(tokens)))
+
+    model, tokens = Tied(), torch.arange(10)
+    smooth = smooth_quant(model, [tokens])
+    assert rms(smooth, model, tokens) < 1e-4
+    assert_bits(smooth.table.weight.detach(), model.table.weight.detach())
+    assert_bits(clip_weights(model).table.weight.detach(), model.table.weight.detach())
+
+
+def test_a_trace_is_believed_where_defaults_change_nothing():
+    """Code that asks whether an argument was given goes one way with a symbol, and another with None."""
+
+    class Optional(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.q, self.kv = torch.nn.LayerNorm(8), torch.nn.Linear(8, 8), torch.nn.Linear(8, 8)
+            with torch.no_grad():
+                self.norm.weight[2] = 50
+
+        def forward(self, x, context=None):
+            x = self.norm(x)
+            context = x if context is None else context
+            return self.q(x) + self.kv(context)
+
+    model, x = Optional(), normal(9, 8)
+    assert rms(smooth_quant(model, [x]), model, x) < 1e-5
+
+    class Residual(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.relu = torch.nn.Linear(8, 8), torch.nn.ReLU()
+
+        def forward(self, x, residual=None):
+            h = self.first(x)
+            return self.relu(h) + (h if residual is None else residual)
+
+    model = Residual()
+    with torch.no_grad():
+        assert rms(quaver.quantize_model(model), model, x) < 0.1
+
+
+def test_makers_are_what_multiplies_channels():
+    prelu = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.PReLU(16), torch.nn.Linear(16, 4))
+    x = normal(9, 8)
+    assert_bits(smooth_quant(prelu, [x])(x).detach(), prelu(x).detach())
+    with pytest.raises(ValueError, match=r"^smooth_quant: a maker's weight must multiply .*, and PReLU's does not$"):
+        smooth_quant(prelu, [x], pairs={"1": ["2"]})
+
+    class Untraceable(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = torch.nn.Sequential(torch.nn.LayerNorm(8), torch.nn.Linear(8, 8))
+
+        def forward(self, x):
+            return self.net(x) if x.sum() > 0 else x
+
+    with pytest.raises(ValueError, match=r"^smooth_quant: the model cannot be traced"):
+        smooth_quant(Untraceable(), [x])
+    with pytest.raises(ValueError, match=r"^equalize: the model cannot be traced$"):
+        equalize(Untraceable())
+
+
+def test_smooth_quant_does_not_take_what_is_no_number():
+    model, x = Block(), normal(30, 32)
+    with_nan = x.clone()
+    with_nan[3, 4], with_nan[5] = torch.nan, torch.inf
+    smooth = smooth_quant(model, [with_nan], alpha="search", pairs=PAIRS)
+    assert rms(smooth, model, x) < 1e-4
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"alpha": "auto"}, "alpha must be from 0 to 1, or 'search', got 'auto'"),
+        ({"pairs": {"norm": ["gate"], "nor*": ["up"]}}, "'norm' or one of its takers comes twice in pairs"),
+        ({"pairs": {"norm": ["gate", "gate"]}}, "'norm' or one of its takers comes twice in pairs"),
+        ({"pairs": {"*.*": ["gate"]}}, r"a pattern of pairs may have one \* and nothing else, got '\*\.\*'"),
         ({"alpha": 1.5}, "alpha must be from 0 to 1, or 'search', got 1.5"),
         ({"pairs": {"nothing*": ["up"]}}, "the pattern 'nothing\\*' of pairs matches no module"),
         ({"pairs": {"norm": ["last_norm"]}}, "'last_norm' of pairs must be a torch.nn.Linear, got LayerNorm"),
@@ -203,6 +288,14 @@ def test_correct_bias(static):
     assert corrected.body[0].bias is not None
 
 
+def test_correct_bias_leaves_out_what_is_no_number():
+    layer = torch.nn.Linear(16, 4)
+    int8 = quaver.quantize_model(layer, QuantConfig(weights=PerTensor()))
+    x = torch.rand(100, 16)
+    x[3, 2], x[7] = torch.nan, torch.inf
+    assert correct_bias(layer, int8, [x]).bias.isfinite().all()
+
+
 def test_correct_bias_gives_a_bias_and_refuses():
     layer = torch.nn.Linear(16, 4, bias=False)
     int8 = quaver.quantize_model(layer, QuantConfig(weights=PerTensor()))
@@ -253,6 +346,16 @@ def test_equalize_stops_at_other_activations_and_at_forks():
         equalize(fork, rounds=0)
 
 
+def test_equalize_half_models():
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(2, 1, 1)).half()
+    with torch.no_grad():
+        model[0].weight.fill_(10)
+        model[2].weight.fill_(1e-4)
+    same, x = equalize(model), torch.ones(1, 1, 2, 2, dtype=torch.float16)
+    assert torch.allclose(same(x), model(x), rtol=1e-2)
+    assert same[0].weight.dtype == torch.float16
+
+
 def test_equalize_grouped_and_linear_chains():
     model = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 1),
@@ -267,7 +370,7 @@ def test_equalize_grouped_and_linear_chains():
     assert rms(equalize(linears), linears, normal(9, 8)) < 1e-5
 
 
-def test_fold_norms_leaves_what_others_take():
+def test_fold_norms():
     model = Net().eval()
     expected, x = model(images()), images()
     fold_norms(model)
@@ -286,6 +389,7 @@ def test_keep_outliers():
     check()
     assert isinstance(mixed.gate, OutlierLinear)
     assert mixed.gate.channels.tolist() == [5, 9]
+    assert not any(module.training for module in keep_outliers(copy.deepcopy(model).eval(), [x]).modules())
     assert type(mixed.head) is quaver.QuantLinear
     assert rms(mixed, model, x) < rms(quaver.quantize_model(model), model, x) / 2
     h = mixed.norm(x)
@@ -340,6 +444,26 @@ def test_fall_back():
     assert rms(floats, model, x) == 0
     assert fall_back(model, STATIC, calibration, budget=0).fallen_back == []
     assert len(fall_back(model, STATIC, calibration, budget=1).fallen_back) == 4
+
+
+def test_fall_back_knows_names_from_patterns():
+    """A layer of that name, with an override of its own, and data that can be had once."""
+    model = torch.nn.ModuleDict({"a[0]": torch.nn.Linear(32, 32)})
+
+    class Odd(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = model
+
+        def forward(self, x):
+            return self.layers["a[0]"](x)
+
+    mixed = fall_back(Odd(), STATIC, (normal(9, 32) for _ in range(2)), budget=1)
+    assert mixed.fallen_back == ["layers.a[0]"]
+    assert mixed.layers["a[0]"].input is None
+    plain = torch.nn.Sequential(torch.nn.Linear(32, 32))
+    config = QuantConfig(activations=PerTensor(), overrides={"0": STATIC})
+    assert fall_back(plain, config, [normal(9, 32)], budget=1)[0].input is None
 
 
 def test_fall_back_refuses():

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 from torch import distributed, multiprocessing
-from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor, init_device_mesh
+from torch.distributed.tensor import DeviceMesh, DTensor, Partial, Replicate, Shard, distribute_tensor, init_device_mesh
 
 import quaver
 import quaver.sharding
@@ -118,6 +118,19 @@ def check_packed(mesh):
     assert_bits(whole(ops.int8_matmul(on(mesh, a, Shard(0)), whole_b, b_packed=packed)), ops.int8_matmul(a, b))
 
 
+def check_processes_without_a_part(processes):
+    """A mesh of fewer processes than there are: the others have nothing, and wait for nobody."""
+    first = DeviceMesh("cpu", list(range(processes - 1)))
+    a, b = on(first, codes(6, 9), Shard(1)), on(first, codes(9, 4), Shard(0))
+    scales_of_both = torch.tensor(0.5), torch.tensor(0.1)
+    y = ops.int8_matmul_dequantize(a, b, *scales_of_both)
+    assert y.shape == (6, 4)
+    if first.get_coordinate() is None:
+        assert y.to_local().numel() == 0
+    else:
+        assert_bits(whole(y), ops.int8_matmul_dequantize(codes(6, 9), codes(9, 4), *scales_of_both))
+
+
 def check_gradients(mesh):
     x, scale = normal(6, 8), torch.tensor(0.02)
     cut = on(mesh, x, Shard(0)).requires_grad_()
@@ -149,6 +162,12 @@ def check_refusals(mesh):
         NotImplementedError, match=r"quantize.out: DTensors cannot be written: call the op without out="
     ):
         quaver.quantize(x, scale, out=on(mesh, codes(6, 8), Shard(0)))
+    bad = scale.full_tensor()
+    bad[-1] = -1  # in the last process's part
+    with pytest.raises(ValueError, match=r"quantize: scale must be positive and finite, got -1.0"):
+        quaver.quantize(x, on(mesh, bad, Shard(0)), check=True)
+    with pytest.raises(RuntimeError, match=r"int8_matmul: a must have at least 2 dimensions, got 1"):
+        ops.int8_matmul(on(mesh, codes(4), Shard(0)), on(mesh, codes(4, 4), WHOLE))
     longest = 33025  # for codes with zero points
     q = [on(mesh, codes(*shape), Shard(dim)) for shape, dim in (((1, longest + 1), 1), ((longest + 1, 1), 0))]
     with pytest.raises(RuntimeError, match=r"int8_matmul: K must be at most 33025"):
@@ -174,6 +193,7 @@ def process(rank, processes, store):
     for check in (check_where_results_lie, check_sums_in_parts, check_packed, check_gradients, check_compiled):
         check(mesh)
     check_refusals(mesh)
+    check_processes_without_a_part(processes)
     distributed.destroy_process_group()
 
 

@@ -265,7 +265,13 @@ def full_range_of(codes):
     return full_range(codes.dtype) if codes.dtype in (torch.int8, torch.uint8) else (-128, 255)
 
 
+def _whole(tensor):
+    """Of a DTensor all its parts, so that all processes judge alike."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
 def check_values(op, prefix, scale, zero_point, q_min, q_max):
+    scale = _whole(scale)
     good = torch.isfinite(scale) & (scale > 0)
     if not bool(good.all()):
         raise ValueError(f"quaver::{op}: {prefix}scale must be positive and finite, got {scale[~good][0].item()}")
@@ -275,6 +281,7 @@ def check_values(op, prefix, scale, zero_point, q_min, q_max):
 def check_zero_point(op, prefix, zero_point, q_min, q_max):
     if zero_point is None:
         return
+    zero_point = _whole(zero_point)
     good = (zero_point >= q_min) & (zero_point <= q_max)
     if not bool(good.all()):
         raise ValueError(

@@ -176,7 +176,15 @@ class _Tally:
 
     def measures(self):
         signal, other, noise, product = map(float, (self.signal, self.other, self.noise, self.product))
-        sqnr = math.inf if noise == 0 else 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+        sqnr = (
+            math.inf
+            if noise == 0
+            else -math.inf
+            if noise == math.inf
+            else 10 * math.log10(signal / noise)
+            if signal > 0
+            else -math.inf
+        )
         return {"sqnr_db": sqnr, "cosine": product / math.sqrt(signal * other) if signal * other > 0 else math.nan}
 
 

@@ -1,6 +1,7 @@
 """Who takes whose result in a model: what decides where a ReLU or a quantization may move into the layer before it."""
 
 import contextlib
+import inspect
 from collections import Counter
 from itertools import pairwise
 
@@ -16,9 +17,22 @@ def consumers(model):
     All of them are called once in a forward pass. Found by tracing the model, in eval mode; where it cannot be traced,
     in each of its torch.nn.Sequential, whose members follow each other.
     """
-    with in_eval_mode(model):
-        graph = _trace(model)
-    found = _in_sequentials(model) if graph is None else _in_graph(graph)
+    found = traced_consumers(model)
+    return _called_once(model, _in_sequentials(model)) if found is None else found
+
+
+def traced_consumers(model):
+    """The same by a trace alone; None of a model that cannot be traced."""
+    graphs = _traces(model)
+    if not graphs:
+        return None
+    first, *others = map(_in_graph, graphs)
+    return _called_once(
+        model, {name: takers for name, takers in first.items() if all(other.get(name) == takers for other in others)}
+    )
+
+
+def _called_once(model, found):
     names = Counter(module for _, module in model.named_modules(remove_duplicate=False))
     module = dict(model.named_modules(remove_duplicate=False))
     return {name: takers for name, takers in found.items() if all(names[module[each]] == 1 for each in (name, *takers))}
@@ -35,12 +49,19 @@ def in_eval_mode(model):
             module.training = mode
 
 
-def _trace(model):
-    """What a symbolic trace shows. None where a model's own code does not take symbols, whatever it raises then."""
-    try:
-        return _Tracer().trace(model)
-    except Exception:
-        return None
+def _traces(model):
+    """What symbolic traces show: with all arguments, and with their defaults, for which its code may go another way.
+
+    None where a model's own code does not take symbols, whatever it raises then.
+    """
+    parameters = inspect.signature(model.forward).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
+    graphs = []
+    with in_eval_mode(model):
+        for given in [None, defaults] if defaults else [None]:
+            with contextlib.suppress(Exception):
+                graphs.append(_Tracer().trace(model, given))
+    return graphs
 
 
 class _Tracer(fx.Tracer):

@@ -9,7 +9,7 @@ Importing this module also teaches quaver's ops what to do with DTensors: `quave
 """
 
 import torch
-from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_module, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_module, distribute_tensor
 from torch.distributed.tensor import parallel as torch_parallel
 
 import quaver.sharding  # noqa: F401 - the rules of the ops
@@ -57,7 +57,8 @@ class ColwiseParallel(_OfQuantLinear, torch_parallel.ColwiseParallel):
     """Each device has some of a QuantLinear's outputs: their rows of the weight, their scales, their bias.
 
     Arguments:
-        input_layouts: how the input lies that comes as a plain tensor; whole on each device, by default.
+        input_layouts: how the input lies that comes as a plain tensor; whole on each device, by default. In parts of
+            another dimension than the last, the parts must be of one size, as for torch's own styles.
         output_layouts: how the output is to lie; by default where it was made: Shard(-1).
         use_local_output: the output as each device's plain tensor, or as a DTensor.
 
@@ -90,6 +91,7 @@ class RowwiseParallel(_OfQuantLinear, torch_parallel.RowwiseParallel):
 
     Arguments:
         input_layouts: how the input lies that comes as a plain tensor; Shard(-1) by default, as ColwiseParallel gives.
+            In parts of another dimension than the last, the parts must be of one size, as for torch's own styles.
         output_layouts: how the output is to lie; whole on each device, by default.
         use_local_output: the output as each device's plain tensor, or as a DTensor.
 
@@ -109,7 +111,5 @@ class RowwiseParallel(_OfQuantLinear, torch_parallel.RowwiseParallel):
 
     def _cut(self, name, module, mesh):
         self._hold(module, mesh, "weight_q", Shard(1))
-        for tensor in ("weight_scale", "bias"):
+        for tensor in ("weight_scale", "weight_sum", "bias"):
             self._hold(module, mesh, tensor, Replicate())
-        own = module.weight_q.to_local().sum(1, keepdim=True, dtype=torch.int32)
-        module.register_buffer("weight_sum", DTensor.from_local(own, mesh, [Partial("sum")], run_check=False))

@@ -95,7 +95,7 @@ def selftest(seconds=60, *, device=None, seed=0):
 
 
 def run_rows(seconds, *, device=None, seed=0):
-    """The table's rows, of what selftest does; nothing is printed or raised."""
+    """The table's rows, of what selftest does, which it then prints. Of an op that fails, too, there is a row."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
         raise ValueError(f"quaver.selftest: seconds must be a positive number, got {seconds!r}")
     places = devices() if device is None else [str(torch.device(device))]

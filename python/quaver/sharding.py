@@ -3,7 +3,8 @@
 Each op has its choices: which dimension of which tensor may be cut over one dimension of a mesh, and how the results
 then lie. Of them a call takes the one that moves the least of what it was given; then every device works on its own
 parts. Where K is cut, and where a range is of elements on several devices, what those devices have found is joined, in
-integers or as extremes: in any order the same bits. Whatever the placements, results have the bits of whole tensors.
+integers or as extremes: in any order the same bits. Whatever the placements, results have the bits of whole tensors;
+but of floats that are sums in parts, Partial, torch adds the parts in an order of its own.
 """
 
 from functools import lru_cache
@@ -77,7 +78,8 @@ class Call:
                 return value.shape, value.stride(), value.dtype, value.placements
             return tuple(value) if isinstance(value, list) else value
 
-        return self.overload, self.mesh, tuple((name, word(value)) for name, value in self.arguments.items())
+        deciding = ((name, word(value)) for name, value in self.arguments.items() if name != "seed")
+        return self.overload, self.mesh, tuple(deciding)
 
 
 class Choice:
@@ -296,12 +298,12 @@ class Plan:
     """Of all calls with one key: how tensors and results lie, what is joined over which dimensions of the mesh."""
 
     def __init__(self, call):
+        self.expected = [(each.shape, each.stride(), each.dtype) for each in _results_of_whole(call)]
         choices = []
         for over in range(call.mesh.ndim):
             possible = [_everywhere(call), *CHOICES[call.op](call, over)]
             choices.append(min(possible, key=lambda choice: choice.bytes_moved(call, over)))
         self.placements = {name: self._of_tensor(call.tensors[name], name, choices) for name in call.tensors}
-        self.expected = [(each.shape, each.stride(), each.dtype) for each in _results_of_whole(call)]
         self.results = []
         for index, (shape, *_) in enumerate(self.expected):
             is_none = shape == (0,) and call.op in ("dynamic_quantize", "rms_norm_quantize", "silu_mul_quantize")
@@ -486,8 +488,11 @@ def _dispatch(cls, overload, types, args, kwargs):
     """What torch calls in place of an op some of whose tensors are DTensors."""
     call = Call(overload, args, kwargs or {})
     plan = _plan(call)
-    run = JOINING[call.op] if any(plan.joined.values()) else _alone
-    results = as_tuple(run(Parts(call, plan)))
+    if call.mesh.get_coordinate() is None:  # this process has no part in it
+        results = [torch.empty(0, dtype=dtype, device=call.mesh.device_type) for _, _, dtype in plan.expected]
+    else:
+        run = JOINING[call.op] if any(plan.joined.values()) else _alone
+        results = as_tuple(run(Parts(call, plan)))
     made = tuple(
         DTensor.from_local(own, call.mesh, placements, run_check=False, shape=shape, stride=stride)
         for own, placements, (shape, stride, _) in zip(results, plan.results, plan.expected, strict=True)

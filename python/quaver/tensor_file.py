@@ -35,6 +35,8 @@ def distinct(state):
     for name, tensor in state.items():
         if not isinstance(tensor, torch.Tensor):
             raise ValueError(f"{name!r} of the state must be a tensor, got {type(tensor).__name__}")
+        if hasattr(tensor, "full_tensor"):
+            raise ValueError(f"{name!r} is a DTensor, in parts on several devices: only whole tensors can be saved")
         if tensor.is_meta or tensor.layout != torch.strided:
             kind = "on the device meta" if tensor.is_meta else f"of the layout {tensor.layout}"
             raise ValueError(f"{name!r} must be a dense tensor with values, got one {kind}")

@@ -10,6 +10,9 @@
 
 namespace quaver {
 
+// int8 and uint8 codes differ in their range alone: in memory both are the lowest byte.
+using CodeByte = uint8_t;
+
 // x to its code.
 template <QuantizeMode kMode, class Code, int kWidth>
 struct Quantization {
@@ -38,23 +41,19 @@ struct Quantization {
   }
 };
 
-template <QuantizeMode kMode, class T, class Code>
+template <QuantizeMode kMode, class T>
 void quantize_elements(const QuantizeArguments& arguments, int64_t begin, int64_t end) {
   vectorized_fused([&](auto fused) QUAVER_INLINE {
     elementwise(arguments.nest, begin, end, DrawsOf<kMode>(arguments.seed), static_cast<const T*>(arguments.x),
-                static_cast<Code*>(arguments.q), arguments.scale, arguments.zero_point,
-                Quantization<kMode, Code, fused>{arguments.range}, fused);
+                static_cast<CodeByte*>(arguments.q), arguments.scale, arguments.zero_point,
+                Quantization<kMode, CodeByte, fused>{arguments.range}, fused);
   });
 }
 
 inline void quantize_elements(const QuantizeArguments& arguments, int64_t begin, int64_t end) {
   with_type(arguments.x_type, [&](auto x_tag) {
     using T = typename decltype(x_tag)::type;
-    with_type(arguments.q_type, [&](auto q_tag) {
-      using Code = typename decltype(q_tag)::type;
-      with_mode(arguments.mode,
-                [&](auto mode) { quantize_elements<decltype(mode)::kMode, T, Code>(arguments, begin, end); });
-    });
+    with_mode(arguments.mode, [&](auto mode) { quantize_elements<decltype(mode)::kMode, T>(arguments, begin, end); });
   });
 }
 

@@ -1,7 +1,6 @@
 """Models and data that a command line names: Python objects, folders of Hugging Face models, and text files."""
 
 import importlib
-import importlib.util
 import json
 import os
 import sys
@@ -45,16 +44,15 @@ def _object(spec, what):
     home, colon, name = spec.rpartition(":")
     if not colon or not home or not name:
         raise ValueError(f"{what} must be MODULE:NAME, FILE.py:NAME or a folder or file that is there, got {spec!r}")
-    if home.endswith(".py"):
-        if not os.path.isfile(home):
-            raise FileNotFoundError(f"there is no file {home!r}")
-        found = importlib.util.spec_from_file_location(Path(home).stem, home)
-        module = importlib.util.module_from_spec(found)
-        found.loader.exec_module(module)
-    else:
-        if "" not in sys.path:
-            sys.path.insert(0, "")
-        module = importlib.import_module(home)
+    if home.endswith(".py") and not os.path.isfile(home):
+        raise FileNotFoundError(f"there is no file {home!r}")
+    folder, module_name = os.path.split(home.removesuffix(".py")) if home.endswith(".py") else ("", home)
+    folder = os.path.abspath(folder)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    module = importlib.import_module(module_name)
+    if home.endswith(".py") and not os.path.samefile(module.__file__ or "", home):
+        raise ValueError(f"{home!r} has the name of another module, {module.__file__}: call it something else")
     if not hasattr(module, name):
         raise AttributeError(f"{home!r} has no {name!r}")
     return getattr(module, name)

@@ -15,7 +15,7 @@ COMMANDS = {
     "bench": time_layers,
 }
 FAILED, BAD_INPUT = 1, 2
-OF_INPUT = (ValueError, TypeError, OSError, ImportError, AttributeError)
+SPEAKING = (ValueError, TypeError, OSError, ImportError, AttributeError, RuntimeError)  # for themselves
 
 
 def parser():
@@ -47,8 +47,9 @@ def main(arguments=None):
         return COMMANDS[chosen.command].run(chosen) or 0
     except VerificationError as error:
         return _said(chosen.command, error, FAILED)
-    except OF_INPUT as error:
-        return _said(chosen.command, error, BAD_INPUT)
+    except Exception as error:  # a user's model and data may raise anything
+        words = error if isinstance(error, SPEAKING) and str(error) else f"{type(error).__name__}: {error}"
+        return _said(chosen.command, words, BAD_INPUT)
     except KeyboardInterrupt:
         return _said(chosen.command, "interrupted", 130)
 

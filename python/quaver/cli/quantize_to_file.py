@@ -50,6 +50,8 @@ def run(chosen):
         raise ValueError("--format onnx needs --calibration DATA: its first batch is what the model is exported with")
     model = load_model(chosen.model)
     batches = None if chosen.calibration is None else load_data(chosen.calibration, chosen.model)
+    if batches is not None and not batches:
+        raise ValueError("--calibration yields no batch")
     config = quaver.QuantConfig(
         weights=quaver.PerTensor() if chosen.per_tensor_weights else quaver.PerChannel(0),
         activations=quaver.PerTensor() if chosen.static else quaver.PerToken(),

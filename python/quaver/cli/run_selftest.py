@@ -5,7 +5,6 @@ on the CPU and on every GPU. The status is 1 where a bit differs.
 """
 
 import json
-from dataclasses import asdict
 
 from quaver import selftest
 from quaver.selftest import run_rows
@@ -23,5 +22,9 @@ def run(chosen):
     if not chosen.json:
         return selftest(chosen.seconds, device=chosen.device, seed=chosen.seed)
     rows = run_rows(chosen.seconds, device=chosen.device, seed=chosen.seed)
-    print(json.dumps([{**asdict(row), "failure": row.failure and str(row.failure)} for row in rows], indent=2))
+    print(json.dumps([{**vars(row), "failure": _words(row.failure)} for row in rows], indent=2))
     return int(any(row.failure is not None for row in rows))
+
+
+def _words(failure):
+    return None if failure is None else f"{type(failure).__name__}: {failure}"

@@ -30,6 +30,8 @@ def run(chosen):
     """Prints a row for each shape and candidate."""
     if chosen.rounds < 1:
         raise ValueError(f"--rounds must be 1 or more, got {chosen.rounds}")
+    if chosen.threads is not None and chosen.threads < 1:
+        raise ValueError(f"--threads must be 1 or more, got {chosen.threads}")
     if chosen.threads is not None:
         torch.set_num_threads(chosen.threads)
     device = torch.device(chosen.device)

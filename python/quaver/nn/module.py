@@ -57,10 +57,11 @@ class Int8Module(torch.nn.Module):
             return None
         if torch.compiler.is_compiling():
             return self._packed
-        made_from = (weight, None if weight.is_inference() else weight._version)
-        if self._packed is None or self._packed_from[0] is not weight or self._packed_from[1] != made_from[1]:
+        own = getattr(weight, "_local_tensor", weight)  # a DTensor's part, which others may write
+        made_from = (weight, *(None if each.is_inference() else each._version for each in (weight, own)))
+        if self._packed is None or self._packed_from[0] is not weight or self._packed_from[1:] != made_from[1:]:
             matrix = self._matrix()
-            packed = ops.int8_prepack(matrix.to_local() if hasattr(matrix, "to_local") else matrix)  # a DTensor's part
+            packed = ops.int8_prepack(matrix.to_local() if hasattr(matrix, "to_local") else matrix)
             if type(packed) is not torch.Tensor:  # a fake one, of a tracer
                 return None
             self._packed, self._packed_from = packed, made_from
@@ -71,6 +72,13 @@ class Int8Module(torch.nn.Module):
 
     def __getstate__(self):
         return {**super().__getstate__(), "_packed": None, "_packed_from": None}
+
+    def _save_to_state_dict(self, *args, **kwargs):
+        if hasattr(
+            getattr(self, "weight_q", None), "to_local"
+        ):  # who asks may write a DTensor's part, and leave no trace
+            self._forget_packed()
+        super()._save_to_state_dict(*args, **kwargs)
 
     def _load_from_state_dict(self, *args, **kwargs):
         self._forget_packed()

@@ -4,7 +4,7 @@ from quaver.recipes.bias import correct_bias
 from quaver.recipes.clipping import clip_weights
 from quaver.recipes.equalization import equalize
 from quaver.recipes.fallback import fall_back
-from quaver.recipes.outliers import keep_outliers
+from quaver.recipes.outliers import OutlierLinear, keep_outliers
 from quaver.recipes.smoothing import smooth_quant
 
-__all__ = ["clip_weights", "correct_bias", "equalize", "fall_back", "keep_outliers", "smooth_quant"]
+__all__ = ["OutlierLinear", "clip_weights", "correct_bias", "equalize", "fall_back", "keep_outliers", "smooth_quant"]

@@ -58,8 +58,8 @@ def correct_bias(float_model, int8_model, batches):
         if count == 0:
             raise ValueError("correct_bias: batches yielded none")
         for int8, (total, rows) in sums.items():
-            if rows:
-                _add_to_bias(int8, total / rows)
+            if isinstance(rows, torch.Tensor):  # it was called
+                _add_to_bias(int8, total / rows.clamp(min=1))
     return int8_model
 
 
@@ -100,8 +100,9 @@ class _Look:
         made = self.linear(self.input)
         difference = (result.to(torch.float64) - made.to(torch.float64)).movedim(self.linear.channels_at, -1)
         rows = difference.reshape(-1, difference.shape[-1])
-        self.total[0] = self.total[0] + rows.sum(0)
-        self.total[1] += len(rows)
+        finite = rows.isfinite()
+        self.total[0] = self.total[0] + torch.where(finite, rows, 0).sum(0)
+        self.total[1] = self.total[1] + finite.sum(0)
 
 
 def _without_end(layer):

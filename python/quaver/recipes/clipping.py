@@ -5,6 +5,7 @@ import copy
 import torch
 
 from quaver import ops
+from quaver.recipes.parameters import give
 
 LAYERS = (torch.nn.Linear, torch.nn.Conv2d)
 
@@ -12,8 +13,8 @@ LAYERS = (torch.nn.Linear, torch.nn.Conv2d)
 def clip_weights(model, *, steps=100, least=0.5):
     """A float model whose weights are cut, output by output, where their int8 codes then have the least squared error.
 
-    Of each output's weights w the bound c, among `steps` shares of max|w| from `least` to 1, is taken for which the sum
-    of (w - int8(clamp(w, -c, c)))^2 is least. What `quantize_model` then finds as a range is c.
+    Of each output's weights w the bound c, among `steps` shares of max|w| from `least` to 1, and max|w|, is taken for
+    which the sum of (w - int8(clamp(w, -c, c)))^2 is least. What `quantize_model` then finds as a range is c.
 
     Arguments:
         model: a float model; its torch.nn.Linear and torch.nn.Conv2d layers are cut. A copy is returned.
@@ -46,7 +47,7 @@ def clip_weights(model, *, steps=100, least=0.5):
     with torch.no_grad():
         for layer in model.modules():
             if type(layer) in LAYERS and layer.weight.numel():
-                layer.weight.copy_(_clipped(layer.weight, torch.linspace(least, 1, steps).tolist()))
+                give(layer, "weight", _clipped(layer.weight, [*torch.linspace(least, 1, steps).tolist(), 1.0]))
     return model
 
 
@@ -60,4 +61,4 @@ def _clipped(weight, shares):
         error = (ops.dequantize(q, params) - rows).square().sum(1, keepdim=True)
         better = error <= best  # of equal ones the widest
         best, bound = torch.where(better, error, best), torch.where(better, share * largest, bound)
-    return rows.clamp(-bound, bound).reshape(weight.shape).to(weight.dtype)
+    return rows.clamp(-bound, bound).reshape(weight.shape)

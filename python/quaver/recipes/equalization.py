@@ -5,7 +5,8 @@ import copy
 import torch
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from quaver.graph import consumers
+from quaver.graph import consumers, traced_consumers
+from quaver.recipes.parameters import give
 
 SMALLEST = 1e-8
 
@@ -30,7 +31,7 @@ def equalize(model, *, rounds=20):
         A copy of the model, in eval mode, whose results are the same but for roundings.
 
     Raises:
-        ValueError for rounds below 1.
+        ValueError for rounds below 1, and for a model that cannot be traced.
 
     A ReLU6 or another activation that does not let factors pass ends a chain.
 
@@ -51,6 +52,8 @@ def equalize(model, *, rounds=20):
     if not isinstance(rounds, int) or isinstance(rounds, bool) or rounds < 1:
         raise ValueError(f"equalize: rounds must be an int of 1 or more, got {rounds!r}")
     model = copy.deepcopy(model).eval()
+    if traced_consumers(model) is None:
+        raise ValueError("equalize: the model cannot be traced")
     with torch.no_grad():
         fold_norms(model)
         pairs = _pairs(model)
@@ -101,16 +104,17 @@ def _fits(first, second):
 
 def _share_out(first, second):
     """s of each channel between the two moves from the first to the second."""
-    of_first = first.weight.flatten(1).abs().amax(1)
+    of_first = first.weight.flatten(1).abs().amax(1).to(torch.float32)
     depthwise = type(second) is torch.nn.Conv2d and second.groups > 1
     by_channel = second.weight if depthwise else second.weight.transpose(0, 1)
-    of_second = by_channel.reshape(len(of_first), -1).abs().amax(1)
+    of_second = by_channel.reshape(len(of_first), -1).abs().amax(1).to(torch.float32)
     usable = (of_first > SMALLEST) & (of_second > SMALLEST)
-    factor = torch.where(usable, (of_first / of_second.clamp(min=SMALLEST)).sqrt().clamp(min=SMALLEST), 1.0)
-    first.weight /= factor.reshape(-1, *[1] * (first.weight.dim() - 1))
+    factor = torch.where(usable, of_first.sqrt() / of_second.clamp(min=SMALLEST).sqrt(), 1.0)
+    give(first, "weight", first.weight / factor.reshape(-1, *[1] * (first.weight.dim() - 1)))
     if first.bias is not None:
-        first.bias /= factor
+        give(first, "bias", first.bias / factor)
     if depthwise:
-        second.weight *= factor.repeat_interleave(second.out_channels // second.in_channels).reshape(-1, 1, 1, 1)
+        of_outputs = factor.repeat_interleave(second.out_channels // second.in_channels).reshape(-1, 1, 1, 1)
     else:
-        second.weight *= factor.reshape(1, -1, *[1] * (second.weight.dim() - 2))
+        of_outputs = factor.reshape(1, -1, *[1] * (second.weight.dim() - 2))
+    give(second, "weight", second.weight * of_outputs)

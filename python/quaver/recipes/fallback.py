@@ -1,5 +1,6 @@
 """The layers that suffer the most stay dynamic, or float, as many as a budget allows."""
 
+import glob
 from dataclasses import replace
 
 import torch
@@ -16,7 +17,7 @@ def fall_back(model, config, calibration, *, budget=0.1, to="dynamic", batches=N
     as their weights are at most `budget` of the weights of all layers.
 
     Arguments:
-        model, config, calibration: those of quantize_model; calibration must be a list where `batches` is not given.
+        model, config, calibration: those of quantize_model.
         budget: the share of the weights, in numbers of elements, that may fall back.
         to: "dynamic": their activations are quantized row by row with what they hold, as QuantConfig(activations=
             PerToken()) has it; or "float": they stay as they are.
@@ -44,6 +45,7 @@ def fall_back(model, config, calibration, *, budget=0.1, to="dynamic", batches=N
         raise ValueError(f"fall_back: budget must be from 0 to 1, got {budget!r}")
     if to not in ("dynamic", "float"):
         raise ValueError(f"fall_back: to must be 'dynamic' or 'float', got {to!r}")
+    calibration = None if calibration is None else list(calibration)
     plans = {plan.names[0]: (layer, plan) for layer, plan in plan_layers(model, config).items()}
     worst_first = sorted(
         (row for row in sensitivity(model, config, calibration, batches).rows if row["name"] != OUTPUT),
@@ -59,7 +61,9 @@ def fall_back(model, config, calibration, *, budget=0.1, to="dynamic", batches=N
             break
         left -= layer.weight.numel()
         overrides[row["name"]] = None if to == "float" else replace(plan.config, activations=PerToken(), overrides={})
-    mixed = replace(config, overrides={**overrides, **config.overrides})
+    patterns = {glob.escape(name): override for name, override in overrides.items()}  # a name is no pattern
+    others = {pattern: override for pattern, override in config.overrides.items() if pattern not in patterns}
+    mixed = replace(config, overrides=patterns | others)
     any_static = any(plan.config.static for plan in plan_layers(model, mixed).values())
     made = quantize_model(model, mixed, calibration if any_static else None, progress=False)
     made.fallen_back = list(overrides)

@@ -32,7 +32,8 @@ class OutlierLinear(torch.nn.Module):
         weight = linear.weight.detach()
         others = copy.deepcopy(linear)
         others.weight[:, channels] = 0
-        return cls(QuantLinear.from_float(others, **options), channels, weight[:, channels].clone())
+        made = cls(QuantLinear.from_float(others, **options), channels, weight[:, channels].clone())
+        return made.train(linear.training)
 
     def forward(self, input):
         few = input.index_select(-1, self.channels)
@@ -55,7 +56,7 @@ def keep_outliers(model, calibration, *, threshold=6.0, most=0.1, config=QuantCo
 
     Returns:
         A copy of the model with OutlierLinear layers, and QuantLinear ones where no channel is an outlier. Other layers
-        than linear ones stay float.
+        than linear ones stay float. `quaver.load` makes such a model only of one that keep_outliers has made.
 
     Raises:
         ValueError for a threshold or a share that make no sense, a config that is static, and a calibration that yields

@@ -1,0 +1,1 @@
+"""What int8 costs three real models in accuracy, recipe by recipe: `make accuracy`."""

@@ -1,0 +1,79 @@
+"""The recipes that are compared: each makes an int8 model of a task's float one."""
+
+import copy
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+import quaver
+from quaver import PerTensor, QuantConfig, observers, recipes
+
+OBSERVERS = {
+    "extremes": observers.MinMax,
+    "moving average": observers.MovingAverage,
+    "99.99th percentile": partial(observers.Percentile, high=99.99),
+    "squared error": observers.MSE,
+    "entropy": observers.Entropy,
+}
+STATIC = QuantConfig(activations=PerTensor(), symmetric=False)
+
+
+def int8(task, config, model=None):
+    """quantize_model, with a task's overrides and calibration."""
+    config = replace(config, overrides={**task.overrides, **config.overrides})
+    calibration = task.calibration if config.static else None
+    return quaver.quantize_model(task.model if model is None else model, config, calibration, progress=False)
+
+
+def weights_only(task):
+    """Float activations; weights are what their codes stand for."""
+    model = copy.deepcopy(task.model)
+    with torch.no_grad():
+        for name, layer in model.named_modules():
+            if type(layer) in (torch.nn.Linear, torch.nn.Conv2d) and name not in task.overrides:
+                q, params = quaver.dynamic_quantize(layer.weight.detach(), quaver.PerChannel(0))
+                layer.weight.copy_(quaver.dequantize(q, params))
+    return model
+
+
+def smooth(task, alpha):
+    """SmoothQuant's float model; of a model without such pairs, the model."""
+    return recipes.smooth_quant(task.model, task.calibration, alpha=alpha, pairs=task.pairs, config=STATIC)
+
+
+def corrected(task, config):
+    made = int8(task, config)
+    return recipes.correct_bias(task.model, made, task.calibration)
+
+
+def falling_back(task, config, budget, model=None):
+    config = replace(config, overrides={**task.overrides, **config.overrides})
+    model = task.model if model is None else model
+    return recipes.fall_back(model, config, task.calibration, budget=budget, batches=task.calibration[:1])
+
+
+def ways(task):
+    """{name: a function that makes the model}"""
+    linear = any(type(layer) is torch.nn.Linear for layer in task.model.modules()) and task.pairs is not None
+    found = {
+        "weights only": partial(weights_only, task),
+        "dynamic, symmetric": partial(int8, task, QuantConfig()),
+        "dynamic, asymmetric": partial(int8, task, QuantConfig(symmetric=False)),
+        "static, symmetric, extremes": partial(int8, task, replace(STATIC, symmetric=True)),
+    }
+    for name, observer in OBSERVERS.items():
+        found[f"static, {name}"] = partial(int8, task, replace(STATIC, observer=observer))
+    if linear:
+        found["static, SmoothQuant 0.5"] = lambda: int8(task, STATIC, smooth(task, 0.5))
+        found["static, SmoothQuant searched"] = lambda: int8(task, STATIC, smooth(task, "search"))
+    else:
+        found["static, equalized"] = lambda: int8(task, STATIC, recipes.equalize(task.model))
+    found["static, clipped weights"] = lambda: int8(task, STATIC, recipes.clip_weights(task.model))
+    found["static, corrected bias"] = partial(corrected, task, STATIC)
+    for observer in ("extremes", "squared error"):
+        config = replace(STATIC, observer=OBSERVERS[observer])
+        found[f"static, {observer}, a tenth dynamic"] = partial(falling_back, task, config, 0.1)
+    if linear:
+        found["static, SmoothQuant, a tenth dynamic"] = lambda: falling_back(task, STATIC, 0.1, smooth(task, "search"))
+    return found
