@@ -36,6 +36,12 @@ def assert_bits(actual, expected):
         )
 
 
+def in_every_run(devices):
+    """Parameters of a test: emulated devices, of which those whose PTX or tiles are others' too are for deep tests."""
+    like_others = ("sm_86", "sm_89", "sm_100")
+    return [pytest.param(name, marks=pytest.mark.deep) if name in like_others else name for name in sorted(devices)]
+
+
 def needed(module):
     """A module of a package that is not quaver's own; a test without it is skipped, one with a broken one fails."""
     package = module.split(".")[0]

@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from quaver import reference
-from tests.cases import CODE_DTYPES, FLOAT_DTYPES, assert_bits, codes, layouts, normal, scales, zero_points
+from tests.cases import (
+    CODE_DTYPES,
+    FLOAT_DTYPES,
+    assert_bits,
+    codes,
+    in_every_run,
+    layouts,
+    normal,
+    scales,
+    zero_points,
+)
 
 if shutil.which("nvcc") is None:
     pytest.skip("the emulator runs what nvcc makes of the kernels, and there is no nvcc", allow_module_level=True)
@@ -166,7 +176,7 @@ def test_both_tiles_are_taken():
             check(images(shape, memory_format), codes(out, shape[1], 1, 3, seed=1), padding=(0, 1), kernel=kernel)
 
 
-@pytest.mark.parametrize("device", sorted(DEVICES))
+@pytest.mark.parametrize("device", in_every_run(DEVICES))
 def test_devices(device):
     for seed, memory_format in product(range(2), FORMATS):
         dtype = CODE_DTYPES[seed]

@@ -12,7 +12,17 @@ import pytest
 import torch
 
 from quaver import reference
-from tests.cases import CODE_DTYPES, FLOAT_DTYPES, assert_bits, codes, normal, products, scales, zero_points
+from tests.cases import (
+    CODE_DTYPES,
+    FLOAT_DTYPES,
+    assert_bits,
+    codes,
+    in_every_run,
+    normal,
+    products,
+    scales,
+    zero_points,
+)
 
 if shutil.which("nvcc") is None:
     pytest.skip("the emulator runs what nvcc makes of the kernels, and there is no nvcc", allow_module_level=True)
@@ -238,7 +248,7 @@ def test_results_at_places_of_their_own(kernel):
 # Other devices
 
 
-@pytest.mark.parametrize("device", sorted(DEVICES))
+@pytest.mark.parametrize("device", in_every_run(DEVICES))
 def test_devices(device):
     """sm_75 has neither cp.async nor the large mma: there the kernels for any layout and for few rows do with less."""
     kernels = ANY_KERNELS if device == "sm_75" else (*CHUNK_KERNELS, *ANY_KERNELS)

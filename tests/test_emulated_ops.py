@@ -25,6 +25,7 @@ from tests.cases import (
     MODES,
     assert_bits,
     codes,
+    in_every_run,
     layouts,
     normal,
     products,
@@ -275,7 +276,7 @@ def test_int8_linear(dtype, symmetric):
     check("int8_linear", normal(72, dtype=dtype), weight, scale, weight_sum=weight_sum, symmetric=symmetric)
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", in_every_run(DEVICES))
 def test_every_architecture(device):
     """From the PTX that its driver would choose, under three orders of warps and blocks."""
     for seed in (0, 1, 2):

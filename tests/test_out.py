@@ -229,6 +229,8 @@ def test_functions_refuse_what_is_no_tensor(out):
 def test_opcheck(op):
     checked = 0
     for seed in range(20):
+        if checked == 4:  # of half a second each
+            break
         arguments, places, results = drawn(op, seed)
         # opcheck takes no NaN for another, and counts a negative length of what is empty.
         if results[0].numel() > 0 and all(torch.equal(result, result) for result in results):
