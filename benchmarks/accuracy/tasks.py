@@ -17,16 +17,15 @@ class Encoder:
     overrides = {}  # noqa: RUF012
     pairs = {"encoder.layer.*.attention.self.value": ["encoder.layer.*.attention.output.dense"]}  # noqa: RUF012
     sentences = 1000
-    calibrated = 256
 
     def __init__(self):
         from examples import sentence_encoder
 
         self.example = sentence_encoder
         self.model, tokenizer = sentence_encoder.load_encoder()
-        held_out = prose.documentation()[: self.calibrated]
-        self.calibration = [dict(batch) for batch in sentence_encoder.tokenize(tokenizer, held_out)]
-        self.batches = sentence_encoder.tokenize(tokenizer, prose.sentences(self.sentences))
+        measured, others = prose.sentences(self.sentences)
+        self.calibration = [dict(batch) for batch in sentence_encoder.tokenize(tokenizer, others)]
+        self.batches = sentence_encoder.tokenize(tokenizer, measured)
         self.expected = self.vectors(self.model)
 
     @torch.no_grad()
