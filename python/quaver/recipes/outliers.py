@@ -1,13 +1,12 @@
 """Outlier channels stay in float: LLM.int8's two products."""
 
-import contextlib
 import copy
 
 import torch
 
-from quaver.graph import in_eval_mode
-from quaver.model import QuantConfig, call_with, leave_fused_float_path, plan_layers
+from quaver.model import QuantConfig, leave_fused_float_path, plan_layers
 from quaver.nn import QuantLinear
+from quaver.recipes.watching import watch
 
 
 class OutlierLinear(torch.nn.Module):
@@ -121,15 +120,6 @@ def _largest(model, layers, calibration):
             before = found.get(layer, rows.new_zeros(rows.shape[1]))
             found[layer] = torch.maximum(before, torch.nan_to_num(rows, 0.0).amax(0))
 
-    with contextlib.ExitStack() as stack:
-        for layer in layers:
-            stack.callback(layer.register_forward_pre_hook(look, with_kwargs=True).remove)
-        stack.enter_context(in_eval_mode(model))
-        stack.enter_context(torch.no_grad())
-        batches = 0
-        for batch in calibration:
-            call_with(model, batch)
-            batches += 1
-    if batches == 0:
-        raise ValueError("keep_outliers: calibration yielded no batch")
+    hooks = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in layers]
+    watch(model, calibration, hooks, "keep_outliers: calibration yielded no batch")
     return found

@@ -1,15 +1,15 @@
 """SmoothQuant: what is hard to quantize moves from activations into weights."""
 
-import contextlib
 import copy
 from fnmatch import fnmatchcase
 
 import torch
 
 from quaver import ops
-from quaver.graph import in_eval_mode, traced_consumers
-from quaver.model import QuantConfig, call_with
+from quaver.graph import traced_consumers
+from quaver.model import QuantConfig
 from quaver.recipes.parameters import give
+from quaver.recipes.watching import watch
 
 STRENGTHS = tuple(step / 20 for step in range(1, 20))
 SAMPLE = 512  # rows of a layer's input that a search looks at
@@ -208,19 +208,9 @@ def _inputs(model, groups, calibration, named):
         seen[layer] = (largest, sample)
 
     firsts = [takers[0] for takers in groups.values()]
-    with contextlib.ExitStack() as stack:
-        for layer in firsts:
-            stack.callback(layer.register_forward_pre_hook(look, with_kwargs=True).remove)
-        for maker in groups:
-            stack.callback(maker.register_forward_pre_hook(keep).remove)
-        stack.enter_context(in_eval_mode(model))
-        stack.enter_context(torch.no_grad())
-        batches = 0
-        for batch in calibration:
-            call_with(model, batch)
-            batches += 1
-    if batches == 0:
-        raise ValueError("smooth_quant: calibration yielded no batch")
+    hooks = [layer.register_forward_pre_hook(look, with_kwargs=True) for layer in firsts]
+    hooks += [maker.register_forward_pre_hook(keep) for maker in groups]
+    watch(model, calibration, hooks, "smooth_quant: calibration yielded no batch")
     if named and any(layer not in seen for layer in firsts):
         raise ValueError("smooth_quant: calibration does not reach every layer of pairs")
     return seen
