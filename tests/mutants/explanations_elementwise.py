@@ -11,7 +11,7 @@ DYNAMIC = "dynamic_quantize_kernel"
 NUMBERED = "quantize_stochastic_kernel|fake_quantize(_mask)?_kernel"
 WALKS = (
     "((de)?quantize_kernel of (vectors|each|elements)|(dynamic|rms_norm|silu_mul)_quantize_kernel|"
-    f"requantize_(rows|elements)_kernel|{NUMBERED})"
+    f"(requantize|rescale)_(rows|elements)_kernel|{NUMBERED})"
 )
 
 LOOPS = "for (int loop = loops - 1; loop > 0 && index != 0; --loop) {"
