@@ -171,6 +171,13 @@ def rescale_cases(dtypes=(torch.float32, torch.float16, torch.bfloat16), *_):
                 yield OpCase("rescale", view, one, one, bias=signs, relu=relu, dtype=dtype)
                 yield OpCase("rescale", view, -one, one, relu=relu, dtype=dtype)
             yield OpCase("rescale", view * 0, -one, one, bias=signs, dtype=dtype)
+        for relu in (False, True):  # in each of the rows that a thread reads at once
+            yield OpCase("rescale", products(34, 128, most=3), -torch.ones(34, 1), one, relu=relu, dtype=dtype)
+        for values in (
+            normal(65)[1:],
+            scales(1, 65)[0, 1:],
+        ):  # each of a vector's biases and scales that is not aligned
+            yield OpCase("rescale", products(34, 64), scales(34, 1), values.abs()[None], bias=values, dtype=dtype)
         ends = torch.tensor(
             [-(2**31), 2**31 - 1, 2**24 + 1, 2**24 + 3, -(2**24) - 1, 2049, 2051, 257, 259, 65519, 65520]
         )
