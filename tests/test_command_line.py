@@ -12,6 +12,7 @@ import torch
 
 import quaver
 from quaver.cli import main
+from tests.cases import needed
 
 MODELS = """
 from __future__ import annotations
@@ -170,7 +171,7 @@ def test_static_with_a_layer_that_stays(folder):
 
 
 def test_other_formats(folder):
-    pytest.importorskip("onnxscript")
+    needed("onnxscript")
     call("quantize", "models.py:net", "out", "--format", "compressed-tensors", folder=folder)
     given = ("models.py:net", "out", "--data", "models.py:batches", "--json")
     rows = json.loads(call("compare", *given, folder=folder)[0])

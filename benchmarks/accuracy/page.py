@@ -85,7 +85,7 @@ def text_of(rows):
             shown = f"**{way}**" if way == best else way
             lines.append(f"| {shown} | {' | '.join(cells)} |")
         parts.append("\n".join(lines) + f"\n\n{_verdicts(task, value, best)}\n")
-    return "\n" + "\n".join(parts) + "\n" if parts else "\n"
+    return "\n" + "\n".join(parts) + "\n" if parts else ""
 
 
 def _best(ways, task, value):

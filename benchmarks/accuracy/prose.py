@@ -11,11 +11,11 @@ from examples.sentence_encoder import plain_sentences, plain_text
 ARTICLE_SHA256 = "d73c37c56dd1c0e3390b4e4e13043e7498b55c42c1577c55a9ec03fa3038f72a"
 
 
-def need(package, hint="make accuracy"):
+def need(package):
     """A package's folder; the package itself need not be one that can be imported."""
     spec = importlib.util.find_spec(package)
     if spec is None:
-        raise ModuleNotFoundError(f"the accuracy tables need the package {package}: `{hint}` installs what they need")
+        raise ModuleNotFoundError(f"the accuracy tables need the package {package}: `make accuracy` installs it")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -42,8 +42,3 @@ def sentences(count):
     if len(found) <= count:
         raise ValueError(f"there are {len(found)} plain sentences, and more than {count} are wanted")
     return found[:count], found[count:]
-
-
-def documentation():
-    """Plain sentences of Python's documentation, which the article has nothing of."""
-    return plain_text()

@@ -100,7 +100,7 @@ class Language:
             folder, gguf_file=file, dtype=torch.float32
         ).eval()
         self.batches = self._windows(tokenizer, "\n".join(prose.article()), self.windows)
-        calibration = self._windows(tokenizer, " ".join(prose.documentation()), self.calibrated)
+        calibration = self._windows(tokenizer, " ".join(prose.plain_text()), self.calibrated)
         self.calibration = [{"input_ids": window, "use_cache": False} for window in calibration]
         self.float_perplexity = self.perplexity(self.model)
 

@@ -38,7 +38,7 @@ def weights_only(task):
 
 
 def smooth(task, alpha):
-    """SmoothQuant's float model; of a model without such pairs, the model."""
+    """SmoothQuant's float model."""
     return recipes.smooth_quant(task.model, task.calibration, alpha=alpha, pairs=task.pairs, config=STATIC)
 
 
@@ -55,7 +55,6 @@ def falling_back(task, config, budget, model=None):
 
 def ways(task):
     """{name: a function that makes the model}"""
-    linear = any(type(layer) is torch.nn.Linear for layer in task.model.modules()) and task.pairs is not None
     found = {
         "weights only": partial(weights_only, task),
         "dynamic, symmetric": partial(int8, task, QuantConfig()),
@@ -64,7 +63,7 @@ def ways(task):
     }
     for name, observer in OBSERVERS.items():
         found[f"static, {name}"] = partial(int8, task, replace(STATIC, observer=observer))
-    if linear:
+    if task.pairs is not None:
         found["static, SmoothQuant 0.5"] = lambda: int8(task, STATIC, smooth(task, 0.5))
         found["static, SmoothQuant searched"] = lambda: int8(task, STATIC, smooth(task, "search"))
     else:
@@ -74,6 +73,6 @@ def ways(task):
     for observer in ("extremes", "squared error"):
         config = replace(STATIC, observer=OBSERVERS[observer])
         found[f"static, {observer}, a tenth dynamic"] = partial(falling_back, task, config, 0.1)
-    if linear:
+    if task.pairs is not None:
         found["static, SmoothQuant, a tenth dynamic"] = lambda: falling_back(task, STATIC, 0.1, smooth(task, "search"))
     return found

@@ -11,8 +11,9 @@ from torch.utils._pytree import tree_leaves
 
 from quaver import ops
 from quaver.graph import consumers, in_eval_mode
-from quaver.model import QuantConfig, call_with, int8_modules, plan_layers
+from quaver.model import QuantConfig, int8_modules, plan_layers
 from quaver.nn import QuantConv2d, QuantLinear
+from quaver.running import call_with
 
 OUTPUT = "(output)"  # the row of the model's own result
 

@@ -52,7 +52,7 @@ def in_eval_mode(model):
 def _traces(model):
     """What symbolic traces show: with all arguments, and with their defaults, for which its code may go another way.
 
-    None where a model's own code does not take symbols, whatever it raises then.
+    Without those that a model's own code does not take, whatever it raises then.
     """
     parameters = inspect.signature(model.forward).parameters.values()
     defaults = {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}

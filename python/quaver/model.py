@@ -10,9 +10,10 @@ import torch
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from quaver import observers
-from quaver.graph import consumers, in_eval_mode
+from quaver.graph import consumers
 from quaver.nn import QuantConv2d, QuantEmbedding, QuantLinear
 from quaver.qparams import PerChannel, PerTensor, PerToken, QuantizationParams
+from quaver.running import watch
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def int8_modules(model, layers, calibration, *, progress=False, fuse=True):
                 made[layer] = QuantEmbedding.from_float(layer)
             else:
                 made[layer] = _INT8[type(layer)].from_float(
-                    layer if moved.norm is None else _folded(layer, moved.norm),
+                    layer if moved.norm is None else folded(layer, moved.norm),
                     symmetric=plan.config.symmetric,
                     relu=moved.relu is not None,
                     input=inputs.get(layer),
@@ -209,13 +210,12 @@ def _calibrate(model, layers, calibration, progress):
         name = next(iter(static.values())).names[0]
         raise ValueError(f"quantize_model: static layers need calibration, such as {name!r}")
     watching = {layer: plan.config.observer(symmetric=plan.config.symmetric) for layer, plan in static.items()}
-    with contextlib.ExitStack() as stack:
-        for layer, observer in watching.items():
-            hook = _observing(observer, static[layer].names[0])
-            stack.callback(layer.register_forward_pre_hook(hook, with_kwargs=True).remove)
-        stack.enter_context(in_eval_mode(model))
-        stack.enter_context(torch.no_grad())
-        _run_batches(model, calibration, progress)
+    hooks = [
+        layer.register_forward_pre_hook(_observing(observer, static[layer].names[0]), with_kwargs=True)
+        for layer, observer in watching.items()
+    ]
+    batches = _with_bar(calibration) if progress else calibration
+    watch(model, batches, hooks, "quantize_model: calibration yielded no batch")
     inputs = {}
     for layer, observer in watching.items():
         with _naming(static[layer].names[0]):
@@ -229,22 +229,6 @@ def _observing(observer, name):
             observer.observe(args[0] if args else kwargs["input"])
 
     return observe
-
-
-def _run_batches(model, batches, progress):
-    """Calls the model with each batch: a tensor, a tuple of arguments, or a dict of them by name."""
-    count = 0
-    for batch in _with_bar(batches) if progress else batches:
-        call_with(model, batch)
-        count += 1
-    if count == 0:
-        raise ValueError("quantize_model: calibration yielded no batch")
-
-
-def call_with(model, batch):
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    return model(*batch) if isinstance(batch, tuple | list) else model(batch)
 
 
 def _with_bar(batches):
@@ -298,14 +282,14 @@ def fusions(model, layers, inputs):
     return fused
 
 
-def _folded(conv, norm):
+def folded(conv, norm):
     """A convolution that does what a normalization after it does, too."""
-    folded = copy.copy(conv)
+    both = copy.copy(conv)
     weight, bias = fuse_conv_bn_weights(
         conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )
-    folded._parameters = {"weight": weight, "bias": bias}
-    return folded
+    both._parameters = {"weight": weight, "bias": bias}
+    return both
 
 
 def agree(params):

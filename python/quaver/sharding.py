@@ -151,12 +151,10 @@ def _is_cut_evenly(blocks, size, mesh):
 
 
 def _elementwise(call, over):
-    x = call["q" if call.op == "dequantize" else "x"]
-    if (
-        call.op != "dequantize" and call["mode"] == "stochastic"
-    ):  # an element's number draws for it, and parts count anew
+    name = "q" if call.op == "dequantize" else "x"
+    x, scale = call[name], call["scale"]
+    if name == "x" and call["mode"] == "stochastic":  # an element's number draws for it, and parts count anew
         return
-    scale = call["scale"]
     for dim in range(-x.dim(), 0):
         if scale.numel() == 1:
             parameters = WHOLE
@@ -165,7 +163,7 @@ def _elementwise(call, over):
         else:
             parameters = WHOLE if scale.shape[dim] == 1 else Shard(scale.dim() + dim)
         places = dict.fromkeys(call.tensors, parameters)
-        places["q" if call.op == "dequantize" else "x"] = Shard(x.dim() + dim)
+        places[name] = Shard(x.dim() + dim)
         yield Choice(places, [Shard(x.dim() + dim)])
 
 

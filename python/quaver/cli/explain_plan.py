@@ -11,7 +11,7 @@ import torch
 from quaver import explain_matmul
 from quaver.explain import GPUS
 
-RESULTS = {"int32": torch.int32, "int8": torch.int8, "float16": torch.float16, "float32": torch.float32}
+RESULTS = {name: getattr(torch, name) for name in ("int32", "int8", "float16", "bfloat16", "float32")}
 
 
 def add_arguments(command):

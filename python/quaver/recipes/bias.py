@@ -1,13 +1,12 @@
 """Bias correction: what quantization adds to a layer's result on average is taken off its bias."""
 
-import contextlib
 import copy
 
 import torch
 
-from quaver.graph import consumers, in_eval_mode
-from quaver.model import call_with
+from quaver.graph import consumers
 from quaver.nn import QuantConv2d, QuantLinear
+from quaver.running import watch
 
 
 def correct_bias(float_model, int8_model, batches):
@@ -42,24 +41,15 @@ def correct_bias(float_model, int8_model, batches):
     """
     int8_model = copy.deepcopy(int8_model)
     pairs = _pairs(float_model, int8_model)
-    sums = {int8: [0.0, 0] for int8, _ in pairs}
-    with contextlib.ExitStack() as stack:
-        for int8, chain in pairs:
-            look = _Look(int8, sums[int8])
-            stack.callback(chain[0].register_forward_pre_hook(look.take, with_kwargs=True).remove)
-            stack.callback(chain[-1].register_forward_hook(look.compare).remove)
-        for model in (float_model, int8_model):
-            stack.enter_context(in_eval_mode(model))
-        stack.enter_context(torch.no_grad())
-        count = 0
-        for batch in batches:
-            call_with(float_model, batch)
-            count += 1
-        if count == 0:
-            raise ValueError("correct_bias: batches yielded none")
-        for int8, (total, rows) in sums.items():
-            if isinstance(rows, torch.Tensor):  # it was called
-                _add_to_bias(int8, total / rows.clamp(min=1))
+    looks, hooks = {}, []
+    for int8, chain in pairs:
+        look = looks[int8] = _Look(int8)
+        hooks.append(chain[0].register_forward_pre_hook(look.take, with_kwargs=True))
+        hooks.append(chain[-1].register_forward_hook(look.compare))
+    watch(float_model, batches, hooks, "correct_bias: batches yielded none")
+    for int8, look in looks.items():
+        if look.count is not None:  # it was called
+            _add_to_bias(int8, look.total / look.count.clamp(min=1))
     return int8_model
 
 
@@ -89,9 +79,9 @@ def _pairs(float_model, int8_model):
 class _Look:
     """Sums up how an int8 layer's results differ from those of the float modules that it stands for."""
 
-    def __init__(self, int8, total):
+    def __init__(self, int8):
         self.linear = _without_end(int8)
-        self.total = total
+        self.total, self.count = 0.0, None
 
     def take(self, _, args, kwargs):
         self.input = args[0] if args else kwargs["input"]
@@ -101,8 +91,8 @@ class _Look:
         difference = (result.to(torch.float64) - made.to(torch.float64)).movedim(self.linear.channels_at, -1)
         rows = difference.reshape(-1, difference.shape[-1])
         finite = rows.isfinite()
-        self.total[0] = self.total[0] + torch.where(finite, rows, 0).sum(0)
-        self.total[1] = self.total[1] + finite.sum(0)
+        self.total = self.total + torch.where(finite, rows, 0).sum(0)
+        self.count = finite.sum(0) + (0 if self.count is None else self.count)
 
 
 def _without_end(layer):

@@ -3,9 +3,9 @@
 import copy
 
 import torch
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from quaver.graph import consumers, traced_consumers
+from quaver.model import folded
 from quaver.recipes.parameters import give
 
 SMALLEST = 1e-8
@@ -70,10 +70,7 @@ def fold_norms(model):
         norm = module[takers[0]]
         foldable = len(takers) == 1 and type(norm) is torch.nn.BatchNorm2d and norm.running_mean is not None
         if foldable and type(module[name]) is torch.nn.Conv2d:
-            conv = module[name]
-            conv.weight, conv.bias = fuse_conv_bn_weights(
-                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-            )
+            model.set_submodule(name, folded(module[name], norm))
             model.set_submodule(takers[0], torch.nn.Identity())
 
 

@@ -6,7 +6,7 @@ import torch
 
 from quaver.model import QuantConfig, leave_fused_float_path, plan_layers
 from quaver.nn import QuantLinear
-from quaver.recipes.watching import watch
+from quaver.running import watch
 
 
 class OutlierLinear(torch.nn.Module):

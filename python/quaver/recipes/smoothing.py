@@ -9,7 +9,7 @@ from quaver import ops
 from quaver.graph import traced_consumers
 from quaver.model import QuantConfig
 from quaver.recipes.parameters import give
-from quaver.recipes.watching import watch
+from quaver.running import watch
 
 STRENGTHS = tuple(step / 20 for step in range(1, 20))
 SAMPLE = 512  # rows of a layer's input that a search looks at

@@ -1,11 +1,18 @@
-"""A model runs on data while hooks look at its layers."""
+"""Models run on data: a batch at a time, and while hooks look at their layers."""
 
 import contextlib
+from collections.abc import Mapping
 
 import torch
 
 from quaver.graph import in_eval_mode
-from quaver.model import call_with
+
+
+def call_with(model, batch):
+    """A batch is a tensor, a tuple of arguments, or a dict of them by name."""
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    return model(*batch) if isinstance(batch, tuple | list) else model(batch)
 
 
 def watch(model, batches, hooks, words):
