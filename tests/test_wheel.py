@@ -34,7 +34,10 @@ def test_its_files(wheel):
     """The package's files as git lists them, the two libraries, and what describes them."""
     package = {name.removeprefix("python/") for name in source_tree.names() if name.startswith("python/quaver/")}
     about = f"quaver-{quaver.__version__}.dist-info"
-    described = {f"{about}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "licenses/LICENSE", "top_level.txt")}
+    described = {
+        f"{about}/{name}"
+        for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt")
+    }
     libraries = {"quaver/_C.abi3.so", "quaver/_C_cuda.abi3.so"}
     assert set(wheel.namelist()) == package | libraries | described
 
