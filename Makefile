@@ -2,6 +2,7 @@
 
 SHELL := bash
 VENV := .venv
+BENCH := build/bench
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check
 CPP := $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu' '*.cuh')
@@ -20,7 +21,7 @@ help:
 	@echo "make test-deep  every test, those of minutes and gigabytes too"
 	@echo "make wheel   sdist and wheel, into dist;  make test-wheel  the wheel's tests beside torch $(TORCHES)"
 	@echo "make check   formatting and lint"
-	@echo "make bench   time the ops against the pure-torch reference, and on the CPU beside their peers"
+	@echo "make bench   time every op against the pure-torch reference and its peers, and write a report; QUICK=1: minutes"
 	@echo "make accuracy  what int8 costs three real models, recipe by recipe, and keep the tables: an hour"
 	@echo "make evidence  count what the CUDA kernels do, with no GPU, and keep the table"
 	@echo "make gpu-test  on a machine with a GPU: the kernels on the real thing;  make gpu-bench  their times, beside torch's"
@@ -59,8 +60,9 @@ format: $(VENV)/check
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i $(CPP)
 
-bench: $(VENV)/test $(VENV)/demo
-	for benchmark in quantize matmul cpu_elementwise cpu_matmul encoder; do $(PYTHON) -m benchmarks.bench_$$benchmark || exit 1; done
+# In an environment of its own, which sees that of the tests and of the models; QUICK=1: minutes, KEEP=1: the tables too.
+bench: $(BENCH)/installed
+	$(BENCH)/bin/python -m benchmarks $(if $(QUICK),--quick) $(if $(KEEP),--keep)
 
 accuracy: $(VENV)/accuracy
 	$(PYTHON) -m benchmarks.accuracy --keep
@@ -107,6 +109,13 @@ $(VENV)/wheel: requirements/wheel.txt $(VENV)/torch $(BUILT_FROM) MANIFEST.in LI
 build/torch-%/installed: requirements/test.txt
 	python3 -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check torch==$* $(filter numpy==% safetensors==%,$(file < requirements/build.txt)) -r $<
+	@touch $@
+
+$(BENCH)/installed: requirements/bench.txt $(VENV)/test $(VENV)/accuracy
+	python3 -m venv $(BENCH)
+	$(PYTHON) -c 'import sysconfig; print(f"import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})")' \
+		> $$($(BENCH)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/quaver.pth
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 $(VENV)/docs: requirements/docs.txt | $(PYTHON)

@@ -1,135 +1,148 @@
-"""The int8 matmuls, requantize and int8_linear against their pure-torch references and float32 torch.
+"""int8 products of ready codes on the CPU beside every peer that has them, by the type of the result.
 
-python -m benchmarks.bench_matmul [--quick]
+python -m benchmarks.bench_matmul [--quick] [--threads N] [--rows FILE.csv]
 
-The products of all-MiniLM-L6-v2: its attention's projections and both layers of its feed-forward part, for one short
-sentence and for a batch. The reference multiplies in float64, which is what makes it exact; float32 is torch's own
-product of the same numbers, which rounds, for comparison with what int8 replaces.
+Weights are constant: whoever can reorder them has done so before. Results are written to given tensors where a peer
+can. A call is timed right after another of its own, so that its data are in the caches that they fit into.
+
+    int32    int8_matmul; torch._int_mm; onnxruntime's MatMulInteger
+    uint8    codes about 128: int8_matmul_requantize; oneDNN's qlinear; onnxruntime's QLinearMatMul, whose x is uint8
+             too, which it is fastest with
+    float32  int8_matmul_dequantize; oneDNN's qlinear
+
+"eager" is what a user of torch writes without such ops: the product in float32, which rounds, scaled; "float32" is
+torch's linear layer of the numbers that the codes stand for.
 """
 
+import sys
 from functools import partial
-from itertools import product
 
+import numpy as np
 import torch
 
 import quaver
-from benchmarks import timing
+from benchmarks import layers, onnx_calls, peers
+from benchmarks.cases import Case, run
+from benchmarks.timing import Candidate, normal
 from quaver import reference
-
-ROWS = (32, 640)
-SMALL_ROWS = (32,)
-LAYERS = ((384, 384), (1536, 384), (384, 1536))  # N, K
-NAMES = ("quaver", "reference", "float32")
 
 
 class Problem:
-    """The operands of one product, as floats and as codes: a float x [M, K], a weight [N, K] and a bias [N]."""
+    """A product's operands: x [M, K] and a weight [N, K], as floats and as codes."""
 
-    def __init__(self, m, n, k):
-        self.x = timing.normal(m, k)
-        self.weight = timing.normal(n, k, seed=1)
-        self.bias = timing.normal(n, seed=2)
-        self.q, self.params = quaver.dynamic_quantize(self.x)
-        self.weight_q, self.weight_params, self.weight_sum = quaver.dynamic_quantize(self.weight, return_row_sum=True)
-        self.weight_scale = self.weight_params.scale
+    def __init__(self, m, n, k, seed=0):
+        self.shape = m, n, k
+        self.x = normal(m, k, seed=seed)
+        self.weight = normal(n, k, seed=seed + 1)
+        self.q, self.params = quaver.dynamic_quantize(self.x, quaver.PerTensor())
+        self.weight_q, self.weight_params = quaver.dynamic_quantize(self.weight, quaver.PerChannel(0))
+        self.b = self.weight_q.t()
+        self.b_packed = quaver.int8_prepack(self.b)
+        self.scales = self.params.scale, self.weight_params.scale.t()
+        self.out_scale = quaver.int8_matmul_dequantize(self.q, self.b, *self.scales).abs().max() / 127
+
+    def out(self, dtype):
+        return torch.empty(*self.shape[:2], dtype=dtype)
 
 
-def int8_matmul(problem):
-    a, b = problem.q, problem.weight_q.t()
-    exact = {
-        "quaver": partial(quaver.int8_matmul, a, b),
-        "reference": partial(reference.int8_matmul, a, b),
+def int32(problem):
+    a, b, weight = problem.q, problem.b, problem.weight_q.float()
+    onnx = onnx_calls.call("MatMulInteger", {"a": a}, {"b": b.contiguous().numpy()}, problem.out(torch.int32))
+    ours = partial(quaver.int8_matmul, a, b, b_packed=problem.b_packed, out=problem.out(torch.int32))
+    return {
+        "reference": Candidate(partial(reference.int8_matmul, a, b), exact=True),
+        "quaver": Candidate(ours, exact=True),
+        "eager": Candidate(lambda: torch.nn.functional.linear(a.float(), weight).to(torch.int32)),
+        "torch._int_mm": Candidate(partial(torch._int_mm, a, b, out=problem.out(torch.int32)), exact=True),
+        "onnxruntime": onnx and Candidate(onnx),
     }
-    return exact, {"float32": partial(torch.matmul, a.float(), b.float())}
 
 
-def int8_matmul_requantize(problem):
-    args = (problem.q, problem.weight_q.t(), problem.params.scale, problem.weight_scale.t())
-    out_scale = reference.int8_matmul_dequantize(*args, bias=problem.bias).abs().amax() / 127
-    exact = {
-        "quaver": partial(quaver.int8_matmul_requantize, *args, out_scale, bias=problem.bias),
-        "reference": partial(reference.int8_matmul_requantize, *args, out_scale, bias=problem.bias),
+def uint8(problem):
+    a, weight = problem.q, problem.weight_q.float()
+    args = (a, problem.b, *problem.scales, problem.out_scale)
+    codes = {"out_zero_point": torch.tensor(128), "dtype": torch.uint8}
+    ours = partial(
+        quaver.int8_matmul_requantize, *args, **codes, b_packed=problem.b_packed, out=problem.out(torch.uint8)
+    )
+    factor = problem.scales[0] * problem.scales[1] / problem.out_scale
+
+    def eager():
+        real = torch.nn.functional.linear(a.float(), weight) * factor
+        return real.round().add(128).clamp(0, 255).to(torch.uint8)
+
+    return {
+        "reference": Candidate(partial(reference.int8_matmul_requantize, *args, **codes), exact=True),
+        "quaver": Candidate(ours, exact=True),
+        "eager": Candidate(eager),
+        "oneDNN": qlinear(problem, problem.out_scale.item(), 128, torch.uint8),
+        "onnxruntime": qlinear_matmul(problem),
     }
-    # Only the product: what torch does instead, with floats in and out. Divided by out_scale to be near to the codes.
-    x, weight, bias = problem.x, problem.weight / out_scale, problem.bias / out_scale
-    return exact, {"float32": partial(torch.nn.functional.linear, x, weight, bias)}
 
 
-def fixed(problem):
-    """What mode "fixed" takes: the scale of the whole of x, and a bias in units of its product with the weight's."""
-    q, params = quaver.dynamic_quantize(problem.x, quaver.PerTensor())
-    args = (params.scale, problem.weight_scale.t())
-    bias = (problem.bias / (args[0] * args[1])[0]).round().to(torch.int32)
-    out_scale = reference.int8_matmul_dequantize(q, problem.weight_q.t(), *args).abs().amax() / 127
-    return q, (*args, out_scale), {"bias": bias, "mode": "fixed"}
-
-
-def int8_matmul_requantize_fixed(problem):
-    q, args, options = fixed(problem)
-    operands = (q, problem.weight_q.t(), *args)
-    exact = {
-        "quaver": partial(quaver.int8_matmul_requantize, *operands, **options),
-        "reference": partial(reference.int8_matmul_requantize, *operands, **options),
+def float32(problem):
+    args = (problem.q, problem.b, *problem.scales)
+    weight = problem.weight_q.float()
+    real = problem.q.float() * problem.scales[0], weight * problem.weight_params.scale
+    factor = problem.scales[0] * problem.scales[1]
+    ours = partial(quaver.int8_matmul_dequantize, *args, b_packed=problem.b_packed, out=problem.out(torch.float32))
+    return {
+        "reference": Candidate(partial(reference.int8_matmul_dequantize, *args), exact=True),
+        "quaver": Candidate(ours, exact=True),
+        "eager": Candidate(lambda: torch.nn.functional.linear(problem.q.float(), weight) * factor),
+        "float32": Candidate(partial(torch.nn.functional.linear, *real)),
+        "oneDNN": qlinear(problem, 1.0, 0, torch.float32),
     }
-    x, weight, bias = problem.x, problem.weight / args[2], problem.bias / args[2]
-    return exact, {"float32": partial(torch.nn.functional.linear, x, weight, bias)}
 
 
-def requantize(problem, mode):
-    q, args, options = fixed(problem)
-    acc = quaver.int8_matmul(q, problem.weight_q.t())
-    options = options if mode == "fixed" else {"bias": problem.bias}
-    exact = {
-        "quaver": partial(quaver.requantize, acc, *args, **options),
-        "reference": partial(reference.requantize, acc, *args, **options),
+def qlinear(problem, out_scale, out_zero_point, dtype):
+    """oneDNN's, by torch's op for compiled models."""
+    m, n, k = problem.shape
+
+    def make():
+        packed = torch.ops.onednn.qlinear_prepack(problem.weight_q, [m, k])
+        scale, zeros = problem.weight_params.scale.flatten().contiguous(), torch.zeros(n, dtype=torch.int64)
+        given = (problem.q, problem.params.scale.item(), 0, packed, scale, zeros, None)
+        call = partial(
+            torch.ops.onednn.qlinear_pointwise.default, *given, out_scale, out_zero_point, dtype, "none", [], ""
+        )
+        call()
+        return Candidate(call)
+
+    return peers.attempt("oneDNN", f"qlinear to {dtype}", make)
+
+
+def qlinear_matmul(problem):
+    a_scale, b_scale = problem.scales
+    constants = {
+        "a_scale": a_scale.reshape(()).numpy(),
+        "half": np.array(128, np.uint8),
+        "b": problem.b.contiguous().numpy(),
+        "b_scale": b_scale.flatten().numpy(),
+        "zeros": np.zeros(problem.shape[1], np.int8),
+        "y_scale": problem.out_scale.numpy(),
+        "y_half": np.array(128, np.uint8),
     }
-    factor, shift = args[0] * args[1] / args[2], problem.bias / args[2]  # the least that floats would do
-    return exact, {"float32": lambda: (acc * factor + shift).round().clamp(-128, 127).to(torch.int8)}
+    about_128 = (problem.q.to(torch.int32) + 128).to(torch.uint8)
+    call = onnx_calls.call("QLinearMatMul", {"a": about_128}, constants, problem.out(torch.uint8))
+    return call and Candidate(call)
 
 
-def rescale(problem):
-    acc = quaver.int8_matmul(problem.q, problem.weight_q.t())
-    args = (acc, problem.params.scale, problem.weight_scale.t())
-    exact = {
-        "quaver": partial(quaver.rescale, *args, bias=problem.bias),
-        "reference": partial(reference.rescale, *args, bias=problem.bias),
-    }
-    factor, shift = args[1] * args[2], problem.bias
-    return exact, {"float32": lambda: acc * factor + shift}
+RESULTS = {"int32": int32, "uint8": uint8, "float32": float32}
 
 
-def int8_linear(problem, symmetric):
-    args = (problem.x, problem.weight_q, problem.weight_scale, problem.bias)
-    options = {"weight_sum": problem.weight_sum, "symmetric": symmetric}
-    exact = {
-        "quaver": partial(quaver.int8_linear, *args, **options),
-        "reference": partial(reference.int8_linear, *args, **options),
-    }
-    return exact, {"float32": partial(torch.nn.functional.linear, problem.x, problem.weight, problem.bias)}
-
-
-OPS = {
-    "int8_matmul": int8_matmul,
-    "int8_matmul_requantize": int8_matmul_requantize,
-    "int8_matmul_requantize fixed": int8_matmul_requantize_fixed,
-    "rescale": rescale,
-    "requantize float": partial(requantize, mode="float"),
-    "requantize fixed": partial(requantize, mode="fixed"),
-    "int8_linear symmetric": partial(int8_linear, symmetric=True),
-    "int8_linear asymmetric": partial(int8_linear, symmetric=False),
-}
-
-
-def main():
-    rows = SMALL_ROWS if timing.wants_small_sizes(__doc__.splitlines()[0]) else ROWS
-    timing.announce("int8 products against their pure-torch reference and float32")
-    timing.print_header("op, M x N x K", NAMES)
-    for m, (n, k) in product(rows, LAYERS):
+def cases(chosen):
+    for model, layer, m, n, k in layers.on_cpu(chosen.quick):
         problem = Problem(m, n, k)
-        for name, op in OPS.items():
-            timing.print_row(f"{name}, {m} x {n} x {k}", timing.compare(*op(problem)))
-    timing.conclude()
+        for result, make in RESULTS.items():
+            what = f"{model}: {layer}, {m} x {n} x {k}"
+            yield Case(
+                f"product to {result}",
+                what,
+                lambda seed, make=make, problem=problem: make(problem),
+                operations=2 * m * n * k,
+            )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run("matmul", __doc__, cases))

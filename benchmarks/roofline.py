@@ -8,35 +8,10 @@ from pathlib import Path
 import torch
 
 import quaver
+from benchmarks.layers import LAYERS, ROWS
 
 PAGE = Path(__file__).parent / "ROOFLINE.md"
 CARDS = ("A100", "L40S", "RTX 4090", "T4")
-ROWS = (1, 8, 16, 17, 64, 256, 2048, 8192)
-# {model: {layer: (N, K)}}
-LAYERS = {
-    "Llama-3-8B": {
-        "q, k, v": (6144, 4096),
-        "output": (4096, 4096),
-        "gate, up": (28672, 4096),
-        "down": (4096, 14336),
-    },
-    "Llama-3-70B, one of 8 GPUs": {
-        "q, k, v": (1280, 8192),
-        "output": (8192, 1024),
-        "gate, up": (7168, 8192),
-        "down": (8192, 3584),
-    },
-    "MiniLM-L6": {"q, k, v, output": (384, 384), "up": (1536, 384), "down": (384, 1536)},
-    "EfficientNet-B0, 1x1 convolutions": {
-        "expand 16": (96, 16),
-        "expand 24": (144, 24),
-        "project 144": (40, 144),
-        "expand 80": (480, 80),
-        "project 672": (112, 672),
-        "expand 192": (1152, 192),
-        "head": (1280, 320),
-    },
-}
 HEAD = """# Matmuls by the plan
 
 Which kernel `quaver.explain_matmul` names for a layer with M rows of activations, int8 in and float16 out: kernel,

