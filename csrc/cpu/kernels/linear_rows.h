@@ -3,8 +3,7 @@
 #pragma once
 
 #include "cpu/kernels/matmul_rows.h"
-#include "cpu/kernels/qparams.h"
-#include "cpu/kernels/quantize.h"
+#include "cpu/kernels/row_codes.h"
 
 namespace quaver {
 
@@ -36,19 +35,12 @@ struct LinearRows {
 template <class T>
 void quantize_linear_rows(const LinearRows& rows, int64_t begin, int64_t end) {
   vectorized_fused([&](auto fused) QUAVER_INLINE {
-    ElementwiseNest run;
-    run.push(rows.length, {rows.step, 1, 0, 0});
     for (int64_t row = begin; row < end; ++row) {
       int64_t offset[kRowOperands];
       rows.nest.offsets(row, offset);
       const T* const x = static_cast<const T*>(rows.x) + offset[kRowFirst];
       uint8_t* const q = rows.q.get() + row * rows.pitch;
-      float lo = 0.0f;
-      float hi = 0.0f;
-      widen_one(x, rows.step, rows.length, false, lo, hi, fused);
-      const ScaleAndZeroPoint chosen = choose_qparams(lo, hi, rows.symmetric, rows.range, 0.0f);
-      elementwise(run, 0, rows.length, NoDraws(0), x, reinterpret_cast<int8_t*>(q), &chosen.scale, &chosen.zero_point,
-                  Quantization<QuantizeMode::kOnnx, int8_t, fused>{rows.range}, fused);
+      const ScaleAndZeroPoint chosen = quantize_run(x, rows.step, rows.length, q, rows.symmetric, rows.range, fused);
       std::memset(q + rows.length, 0, rows.pitch - rows.length);
       rows.scale[row] = chosen.scale;
       rows.zero_point[row] = chosen.zero_point;

@@ -18,7 +18,11 @@ template <class T>
 inline __attribute__((always_inline)) const T* neighbours(const T* values, int64_t stride, int count, T absent,
                                                           T (&room)[kProductChunk]) {
   if (values != nullptr && stride == 1) return values;
-  for (int i = 0; i < count; ++i) room[i] = values != nullptr ? values[i * stride] : absent;
+  if (values == nullptr || stride == 0) {
+    std::fill_n(room, count, values != nullptr ? *values : absent);
+  } else {
+    for (int i = 0; i < count; ++i) room[i] = values[i * stride];
+  }
   return room;
 }
 

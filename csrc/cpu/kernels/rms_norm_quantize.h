@@ -41,7 +41,7 @@ inline __attribute__((always_inline)) void add_residual(const T* __restrict resi
 // Rows [begin, end); weight is widened already.
 template <class T>
 void rms_norm_quantize_rows(const RmsNormArguments& arguments, const float* weight, int64_t begin, int64_t end) {
-  vectorized([&]() QUAVER_INLINE {
+  vectorized_fused([&](auto fused) QUAVER_INLINE {
     const RmsNormData& data = arguments.data;
     const int64_t n = data.codes.length;
     std::vector<float> held(n), scratch(power_of_two_from(n));
@@ -57,7 +57,7 @@ void rms_norm_quantize_rows(const RmsNormArguments& arguments, const float* weig
                      static_cast<T*>(data.residual_out) + row * n);
       const float factor = inverse_rms(sum_of_squares(h, n, scratch.data()), n, data.eps);
       for (int64_t i = 0; i < n; ++i) h[i] = normalize(h[i], factor, weight[i]);
-      quantize_row(h, data.codes, row);
+      quantize_row(h, data.codes, row, fused);
     }
   });
 }

@@ -10,7 +10,7 @@ namespace quaver {
 // Rows [begin, end).
 template <class T>
 void silu_mul_quantize_rows(const SiluMulArguments& arguments, int64_t begin, int64_t end) {
-  vectorized([&]() QUAVER_INLINE {
+  vectorized_fused([&](auto fused) QUAVER_INLINE {
     const SiluMulData& data = arguments.data;
     const int64_t n = data.codes.length;
     std::vector<float> gates(n), products(n);
@@ -22,7 +22,7 @@ void silu_mul_quantize_rows(const SiluMulArguments& arguments, int64_t begin, in
       widen_row(static_cast<const T*>(data.gate) + offset[kRowFirst], data.gate_step, n, gate);
       widen_row(static_cast<const T*>(data.up) + offset[kRowSecond], data.up_step, n, y);
       for (int64_t i = 0; i < n; ++i) y[i] = multiply(silu(gate[i]), y[i]);
-      quantize_row(y, data.codes, row);
+      quantize_row(y, data.codes, row, fused);
     }
   });
 }
