@@ -39,9 +39,12 @@ def number(measure, value):
     return f"{value:.2f}" if measure == "perplexity" else f"{value:.4f}"
 
 
-def keep(task, rows):
-    """Puts a model's rows in the place of those that were there."""
-    others = [row for row in read() if row["model"] != task.name]
+def keep(task, rows, order):
+    """Puts a model's rows in the place of those of the same ways; ways that are not in `order` any more go."""
+    measured = {way for way, _, _ in rows}
+    others = [
+        row for row in read() if row["model"] != task.name or (row["way"] in order and row["way"] not in measured)
+    ]
     same = {
         "model": task.name,
         "data": tasks.fingerprint(task),
@@ -50,8 +53,8 @@ def keep(task, rows):
     }
     for way, measures, _ in rows:
         others += [{**same, "way": way, "measure": name, "value": repr(value)} for name, value in measures.items()]
-    order = list(tasks.TASKS)
-    others.sort(key=lambda row: order.index(row["model"]))  # stable
+    models, places = list(tasks.TASKS), {way: place for place, way in enumerate(order)}
+    others.sort(key=lambda row: (models.index(row["model"]), places[row["way"]] if row["model"] == task.name else 0))
     with CSV.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -90,17 +93,19 @@ def text_of(rows):
 
 def _best(ways, task, value):
     sign = 1 if task.decisive in LESS_IS_BETTER else -1
-    return min(ways, key=lambda way: sign * value[way, task.decisive])
+    return min(ways, key=lambda way: sign * value[way, task.decisive], default=None)
 
 
 def _verdicts(task, value, best):
     words = []
     for model, way, measure, bar in BARS:
         if model == task.name:
-            found = value[best if way is None else way, measure]
+            found = value.get((best if way is None else way, measure))
+            if found is None:
+                continue  # it has not been measured yet
             reached = found <= bar if measure in LESS_IS_BETTER else found >= bar
             what = "the best static one" if way is None else way
             sign = "at most" if measure in LESS_IS_BETTER else "at least"
             verdict = "reached" if reached else "**not reached**"
             words.append(f"{what}: {number(measure, found)}, wanted {sign} {number(measure, bar)}, {verdict}")
-    return "Bars: " + "; ".join(words) + "."
+    return f"Bars: {'; '.join(words)}." if words else ""
