@@ -30,8 +30,11 @@ def tensor_of(op, name, value):
 
 def check_tensors(op, **values):
     """Tensors (or, for scales, QuantizationParams) that do not ask for a gradient."""
+    differentiates = torch.is_grad_enabled() or forward_ad._current_level >= 0
     for name, value in values.items():
         tensor = tensor_of(op, name, value)
+        if not differentiates:
+            continue
         refuse_tangent(op, name, tensor)
         if tensor.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(

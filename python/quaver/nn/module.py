@@ -53,18 +53,18 @@ class Int8Module(torch.nn.Module):
     def _packed_weight(self):
         """`int8_prepack` of weight_q, as the matrix of its product, as of now; None where none is used."""
         weight = self.weight_q
-        if weight.device.type != "cpu":
+        if not weight.is_cpu:
             return None
         if torch.compiler.is_compiling():
             return self._packed
-        own = getattr(weight, "_local_tensor", weight)  # a DTensor's part, which others may write
-        made_from = (weight, *(None if each.is_inference() else each._version for each in (weight, own)))
-        if self._packed is None or self._packed_from[0] is not weight or self._packed_from[1:] != made_from[1:]:
+        own = weight if type(weight) is torch.Tensor else getattr(weight, "_local_tensor", weight)
+        stamps = tuple(None if each.is_inference() else each._version for each in (weight, own))
+        if self._packed is None or self._packed_from[0] is not weight or self._packed_from[1] != stamps:
             matrix = self._matrix()
             packed = ops.int8_prepack(matrix.to_local() if hasattr(matrix, "to_local") else matrix)
             if type(packed) is not torch.Tensor:  # a fake one, of a tracer
                 return None
-            self._packed, self._packed_from = packed, made_from
+            self._packed, self._packed_from = packed, (weight, stamps)
         return self._packed
 
     def _forget_packed(self):
