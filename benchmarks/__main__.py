@@ -15,7 +15,7 @@ import time
 
 from benchmarks import machine, report, rows
 
-GROUPS = ("elementwise", "matmul", "linear", "models", "overhead")
+GROUPS = ("elementwise", "matmul", "linear", "conv2d", "models", "overhead")
 OUT = machine.ROOT / "build" / "benchmarks"
 
 

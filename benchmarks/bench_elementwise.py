@@ -49,6 +49,14 @@ def dynamic_expression(x, q, scale_out):
     return q.copy_(torch.clamp(torch.round(real / scale), -127, 127))
 
 
+def torch_rms_norm(x, weight, q, scale):
+    return dynamic_expression(torch.nn.functional.rms_norm(x, x.shape[1:], weight, 1e-6), q, scale)
+
+
+def torch_silu_mul(gate, up, q, scale):
+    return dynamic_expression(torch.nn.functional.silu(gate) * up, q, scale)
+
+
 def fake_expression(x, scale, out):
     return out.copy_(torch.clamp(torch.round(x.float() / scale), -128, 127) * scale)
 
@@ -229,13 +237,69 @@ def fake_quantize(shape, dtype, granularity, seed):
     return found
 
 
-ALL = tuple(GRANULARITIES)
-OPS = {  # op: (candidates, granularities, bytes of a result for an element, None for x's own)
+def quantize_in_mode(mode, shape, dtype, granularity, seed):
+    x = normal(*shape, dtype=dtype, seed=seed)
+    scale = quaver.choose_qparams(x, GRANULARITIES[granularity]).scale
+    place = torch.empty(shape, dtype=torch.int8)
+    ours = partial(torch.ops.quaver.quantize.out, x, scale, mode=mode, out=place)
+    return {
+        "reference": Candidate(partial(reference.quantize, x, scale, mode=mode), exact=True),
+        "quaver": Candidate(ours, exact=True),
+        "eager": Candidate(partial(quantize_expression, x, scale, torch.empty_like(place))),
+    }
+
+
+def fake_quantize_mask(shape, dtype, granularity, seed):
+    x = normal(*shape, dtype=dtype, seed=seed)
+    scale = quaver.choose_qparams(x, GRANULARITIES[granularity]).scale / 2  # so that some are clamped
+
+    def eager():
+        code = torch.round(x.float() / scale)
+        return (code >= -128) & (code <= 127)
+
+    return {
+        "reference": Candidate(partial(reference.fake_quantize_mask, x, scale), exact=True),
+        "quaver": Candidate(partial(torch.ops.quaver.fake_quantize_mask, x, scale), exact=True),
+        "eager": Candidate(eager),
+    }
+
+
+def rms_norm_quantize(shape, dtype, _, seed):
+    x, weight = normal(*shape, dtype=dtype, seed=seed), normal(shape[1], dtype=dtype, seed=1)
+    places = [(torch.empty(shape, dtype=torch.int8), torch.empty(shape[0], 1)) for _ in range(2)]
+    return {
+        "reference": Candidate(lambda: reference.rms_norm_quantize(x, weight)[:3], exact=True),
+        "quaver": Candidate(partial(torch.ops.quaver.rms_norm_quantize, x, weight), True, lambda made: made[:3]),
+        "eager": Candidate(partial(torch_rms_norm, x, weight, *places[0])),
+        "compile": compiled(torch_rms_norm, x, weight, *places[1]),
+    }
+
+
+def silu_mul_quantize(shape, dtype, _, seed):
+    gate, up = (normal(*shape, dtype=dtype, seed=each) for each in (seed, seed + 1))
+    places = [(torch.empty(shape, dtype=torch.int8), torch.empty(shape[0], 1)) for _ in range(2)]
+    return {
+        "reference": Candidate(lambda: reference.silu_mul_quantize(gate, up)[:3], exact=True),
+        "quaver": Candidate(partial(torch.ops.quaver.silu_mul_quantize, gate, up), True, lambda made: made[:3]),
+        "eager": Candidate(partial(torch_silu_mul, gate, up, *places[0])),
+        "compile": compiled(torch_silu_mul, gate, up, *places[1]),
+    }
+
+
+ALL, ROWS, ONE = tuple(GRANULARITIES), ("channel 0",), ("tensor",)
+OPS = {  # op: (candidates, granularities, bytes moved for an element beside x's, None for as many as x's)
     "choose_qparams": (choose_qparams, ALL, 0),
     "quantize": (quantize, ALL, 1),
-    "dynamic_quantize": (dynamic_quantize, ("channel 0",), 1),
+    **{
+        f"quantize, {mode}": (partial(quantize_in_mode, mode), ONE, 1)
+        for mode in ("affine", "reciprocal", "stochastic")
+    },
+    "dynamic_quantize": (dynamic_quantize, ROWS, 1),
+    "rms_norm_quantize": (rms_norm_quantize, ROWS, 1),
+    "silu_mul_quantize": (silu_mul_quantize, ROWS, None),
     "dequantize": (dequantize, ALL, 1),
     "fake_quantize": (fake_quantize, ALL, None),
+    "fake_quantize_mask": (fake_quantize_mask, ONE, 1),
 }
 
 

@@ -10,6 +10,8 @@ can. A call is timed right after another of its own, so that its data are in the
              too, which it is fastest with
     float32  int8_matmul_dequantize; oneDNN's qlinear
 
+The epilogues alone, of ready int32 products: requantize in both modes, and rescale.
+
 "eager" is what a user of torch writes without such ops: the product in float32, which rounds, scaled; "float32" is
 torch's linear layer of the numbers that the codes stand for.
 """
@@ -128,10 +130,57 @@ def qlinear_matmul(problem):
     return call and Candidate(call)
 
 
-RESULTS = {"int32": int32, "uint8": uint8, "float32": float32}
+def fixed(problem):
+    """The multiplier is an integer: what microcontrollers and the gemmlowp family compute."""
+    args = (problem.q, problem.b, *problem.scales, problem.out_scale)
+    ours = partial(
+        quaver.int8_matmul_requantize, *args, mode="fixed", b_packed=problem.b_packed, out=problem.out(torch.int8)
+    )
+    return {
+        "reference": Candidate(partial(reference.int8_matmul_requantize, *args, mode="fixed"), exact=True),
+        "quaver": Candidate(ours, exact=True),
+    }
+
+
+RESULTS = {"int32": int32, "uint8": uint8, "float32": float32, "int8, fixed": fixed}
+
+
+def requantize(problem, mode):
+    acc = quaver.int8_matmul(problem.q, problem.b)
+    args = (acc, *problem.scales, problem.out_scale)
+    factor = problem.scales[0] * problem.scales[1] / problem.out_scale
+    ours = partial(quaver.requantize, *args, mode=mode, out=problem.out(torch.int8))
+    return {
+        "reference": Candidate(partial(reference.requantize, *args, mode=mode), exact=True),
+        "quaver": Candidate(ours, exact=True),
+        "eager": Candidate(lambda: (acc * factor).round().clamp(-128, 127).to(torch.int8)),
+    }
+
+
+def rescale(problem):
+    acc = quaver.int8_matmul(problem.q, problem.b)
+    args = (acc, *problem.scales)
+    factor = problem.scales[0] * problem.scales[1]
+    return {
+        "reference": Candidate(partial(reference.rescale, *args), exact=True),
+        "quaver": Candidate(partial(quaver.rescale, *args, out=problem.out(torch.float32)), exact=True),
+        "eager": Candidate(lambda: acc * factor),
+    }
+
+
+EPILOGUES = {
+    "requantize": partial(requantize, mode="float"),
+    "requantize, fixed": partial(requantize, mode="fixed"),
+    "rescale": rescale,
+}
+EPILOGUE_SHAPES = ((128, 1536, 384), (2048, 4096, 64))  # M, N, K
 
 
 def cases(chosen):
+    for m, n, k in EPILOGUE_SHAPES[:1] if chosen.quick else EPILOGUE_SHAPES:
+        problem = Problem(m, n, k)
+        for op, make in EPILOGUES.items():
+            yield Case(op, f"{m} x {n}", lambda seed, make=make, problem=problem: make(problem))
     for model, layer, m, n, k in layers.on_cpu(chosen.quick):
         problem = Problem(m, n, k)
         for result, make in RESULTS.items():

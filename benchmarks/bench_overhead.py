@@ -48,8 +48,8 @@ def linear(seed):
 
 
 def cases(chosen):
-    yield Case("quantize", "1 x 64", quantize)
-    yield Case("linear layer", "1 x 64 x 64", linear)
+    yield Case("a call of quantize", "1 x 64", quantize)
+    yield Case("a call of a linear layer", "1 x 64 x 64", linear)
 
 
 # In processes of their own.

@@ -259,7 +259,7 @@ def test_the_page_in_a_browser(result, tmp_path):
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("group", ["elementwise", "matmul", "linear", "models", "overhead"])
+@pytest.mark.parametrize("group", ["elementwise", "matmul", "linear", "conv2d", "models", "overhead"])
 def test_each_benchmark_runs(group, tmp_path):
     file = tmp_path / "rows.csv"
     command = [sys.executable, "-m", f"benchmarks.bench_{group}", "--quick", "--threads", "1", "--rows", file]

@@ -16,6 +16,7 @@ OBSERVERS = {
     "squared error": observers.MSE,
     "entropy": observers.Entropy,
 }
+BUDGETS = {"a tenth": 0.1, "a quarter": 0.25}  # of the weights, whose layers may fall back
 STATIC = QuantConfig(activations=PerTensor(), symmetric=False)
 
 
@@ -70,9 +71,12 @@ def ways(task):
         found["static, equalized"] = lambda: int8(task, STATIC, recipes.equalize(task.model))
     found["static, clipped weights"] = lambda: int8(task, STATIC, recipes.clip_weights(task.model))
     found["static, corrected bias"] = partial(corrected, task, STATIC)
-    for observer in ("extremes", "squared error"):
-        config = replace(STATIC, observer=OBSERVERS[observer])
-        found[f"static, {observer}, a tenth dynamic"] = partial(falling_back, task, config, 0.1)
-    if task.pairs is not None:
-        found["static, SmoothQuant, a tenth dynamic"] = lambda: falling_back(task, STATIC, 0.1, smooth(task, "search"))
+    for words, budget in BUDGETS.items():
+        for observer in ("extremes", "squared error"):
+            config = replace(STATIC, observer=OBSERVERS[observer])
+            found[f"static, {observer}, {words} dynamic"] = partial(falling_back, task, config, budget)
+        if task.pairs is not None:
+            found[f"static, SmoothQuant, {words} dynamic"] = lambda budget=budget: falling_back(
+                task, STATIC, budget, smooth(task, "search")
+            )
     return found

@@ -1,0 +1,134 @@
+"""Convolutions of codes on the CPU beside float ones and the peers that have them.
+
+python -m benchmarks.bench_conv2d [--quick] [--threads N] [--rows FILE.csv]
+
+Layers of EfficientNet-B0 and ResNet-50 on pictures of 224 x 224, in channels_last. Weights are constant: whoever can
+reorder them has done so before. "torch" is torch.ao's quantized convolution, uint8 to uint8; the others give float32.
+"""
+
+import copy
+import sys
+import warnings
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+import quaver
+from benchmarks import onnx_calls, peers
+from benchmarks.cases import Case, run
+from benchmarks.timing import Candidate, normal
+from quaver import reference
+
+
+@dataclass(frozen=True)
+class Layer:
+    """channels in and out, pixels along a side, the kernel's side."""
+
+    inputs: int
+    outputs: int
+    side: int
+    kernel: int
+    stride: int = 1
+    groups: int = 1
+
+    def __str__(self):
+        pixels, kernel = f"{self.side} x {self.side}", f"{self.kernel} x {self.kernel}"
+        return f"{self.inputs} to {self.outputs} channels, {pixels} pixels, kernel {kernel}"
+
+    def operations(self, count):
+        out = self.side // self.stride
+        return 2 * count * out * out * self.outputs * self.inputs // self.groups * self.kernel**2
+
+
+LAYERS = {
+    "EfficientNet-B0: expand": Layer(24, 144, 56, 1),
+    "EfficientNet-B0: depthwise": Layer(240, 240, 28, 5, 1, 240),
+    "EfficientNet-B0: project": Layer(672, 112, 14, 1),
+    "ResNet-50: first": Layer(3, 64, 224, 7, 2),
+    "ResNet-50: 3 x 3": Layer(128, 128, 28, 3),
+    "ResNet-50: 3 x 3, stride 2": Layer(256, 256, 28, 3, 2),
+}
+COUNTS = (1, 8)  # pictures
+
+
+class Problem:
+    """A convolution's operands as floats and as codes."""
+
+    def __init__(self, layer, count):
+        self.layer = layer
+        self.x = (
+            normal(count, layer.inputs, layer.side, layer.side).relu().contiguous(memory_format=torch.channels_last)
+        )
+        self.conv = torch.nn.Conv2d(
+            *(layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.kernel // 2),
+            groups=layer.groups,
+            bias=False,
+        ).to(memory_format=torch.channels_last)
+        self.conv.requires_grad_(False)
+        self.params = quaver.choose_qparams(self.x, quaver.PerTensor(), symmetric=False, dtype=torch.uint8)
+        self.q = quaver.quantize(self.x, self.params, dtype=torch.uint8)
+        self.weight_q, self.weight_params = quaver.dynamic_quantize(self.conv.weight, quaver.PerChannel(0))
+        self.where = {"stride": layer.stride, "padding": layer.kernel // 2, "groups": layer.groups}
+
+
+def candidates(problem):
+    args = (problem.q, problem.weight_q, problem.params.scale, problem.weight_params.scale)
+    options = {"x_zero_point": problem.params.zero_point, **problem.where}
+    packed = None
+    if problem.layer.groups == 1:
+        packed = quaver.int8_prepack(problem.weight_q.permute(2, 3, 1, 0).flatten(0, 2))
+    ours = partial(quaver.int8_conv2d, *args, **options, weight_packed=packed)
+    bfloat16 = copy.deepcopy(problem.conv).to(torch.bfloat16)
+    return {
+        "reference": Candidate(partial(reference.int8_conv2d, *args, **options), exact=True),
+        "quaver": Candidate(ours, exact=True),
+        "float32": Candidate(partial(problem.conv, problem.x)),
+        "bfloat16": Candidate(partial(bfloat16, problem.x.to(torch.bfloat16))),
+        "torch": peers.attempt("torch", "quantized.conv2d", partial(by_torch, problem)),
+        "onnxruntime": by_onnxruntime(problem),
+    }
+
+
+def by_torch(problem):
+    scale, zeros = problem.weight_params.scale.flatten(), torch.zeros(problem.layer.outputs, dtype=torch.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        weight = torch.quantize_per_channel(problem.conv.weight, scale, zeros, 0, torch.qint8)
+        x_scale, zero = problem.params.scale.item(), problem.params.zero_point.item()
+        x = torch.quantize_per_tensor(problem.x, x_scale, zero, torch.quint8)
+    side, layer = [problem.layer.kernel // 2] * 2, problem.layer
+    packed = torch.ops.quantized.conv2d_prepack(weight, None, [layer.stride] * 2, side, [1, 1], layer.groups)
+    expected = problem.conv(problem.x)
+    out_scale = (expected.max() - expected.min()).item() / 255
+    out_zero = round(-expected.min().item() / out_scale)
+    call = partial(torch.ops.quantized.conv2d, x, packed, out_scale, out_zero)
+    call()
+    return Candidate(call, read=torch.Tensor.dequantize)
+
+
+def by_onnxruntime(problem):
+    """Its convolution of codes to int32, scaled here for the comparison alone; in its own layout."""
+    layer, q = problem.layer, problem.q.contiguous()
+    out = torch.empty(problem.conv(problem.x).shape, dtype=torch.int32)
+    constants = {
+        "weight": problem.weight_q.contiguous().numpy(),
+        "zero": problem.params.zero_point.reshape(()).to(torch.uint8).numpy(),
+    }
+    pads, strides = [layer.kernel // 2] * 4, [layer.stride] * 2
+    call = onnx_calls.call("ConvInteger", {"q": q}, constants, out, pads=pads, strides=strides, group=layer.groups)
+    scale = (problem.params.scale * problem.weight_params.scale).reshape(1, -1, 1, 1)
+    return call and Candidate(call, read=lambda acc: acc * scale)
+
+
+def cases(chosen):
+    layers = dict(list(LAYERS.items())[:2]) if chosen.quick else LAYERS
+    for (name, layer), count in ((each, n) for each in layers.items() for n in COUNTS[: 1 if chosen.quick else None]):
+        problem = Problem(layer, count)
+        what = f"{name}, {layer}, {count} picture{'s' * (count > 1)}"
+        make = lambda seed, problem=problem: candidates(problem)  # noqa: E731
+        yield Case("convolution", what, make, operations=layer.operations(count))
+
+
+if __name__ == "__main__":
+    sys.exit(run("conv2d", __doc__, cases))
