@@ -4,9 +4,9 @@ python -m benchmarks.bench_gpu [--device cuda] [--quick] [--rows FILE.csv]
 
 The layers are those of benchmarks/layers.py. "cold" are the call's kernels alone, with nothing of the operands in the
 L2 cache; "warm" is a call as a loop of eager code makes it, its launches by the host included. "graph" is the replay
-of a CUDA graph of the call. bfloat16 is what int8 has to beat, with the quantization of x ("int8 layer") and without
-it ("product to bfloat16"). `--device cpu` is a rehearsal, whose times say nothing of a GPU. Nobody has run this on one
-yet.
+of a CUDA graph of the call, "triton" the fastest kernel that torch.compile finds or writes. bfloat16 is what int8 has
+to beat, with the quantization of x ("int8 layer") and without it ("product to bfloat16"). `--device cpu` is a
+rehearsal, whose times say nothing of a GPU. Nobody has run this on one yet.
 """
 
 import subprocess
@@ -64,7 +64,16 @@ def int32(problem):
         "quaver": Candidate(ours, exact=True),
         "quaver, graph": graph(ours, problem),
         "torch._int_mm": Candidate(partial(torch._int_mm, a, b), exact=True) if fits else None,
+        "triton": triton(torch._int_mm, a, b) if fits else None,
     }
+
+
+def triton(function, *args):
+    """What torch.compile makes of it with every template tried, Triton's kernels among them; None on a CPU."""
+    if not args[0].is_cuda or peers.find("triton") is None:
+        return None
+    call = partial(torch.compile(function, mode="max-autotune-no-cudagraphs", dynamic=False), *args)
+    return Candidate(call) if peers.attempt("triton", function.__name__, call) is not None else None
 
 
 def bfloat16(problem):

@@ -42,7 +42,7 @@ def test_without_a_gpu_they_say_so():
 def test_the_benchmark_in_rehearsal():
     done = run("benchmarks.bench_gpu", "--device", "cpu", "--quick")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "int8_linear, MiniLM-L6, down, 32 x 384 x 1536" in done.stdout
+    assert "int8 layer, MiniLM-L6: down, 32 x 384 x 1536" in done.stdout
     assert "torch._int_mm" in done.stdout
 
 
