@@ -14,7 +14,7 @@ TORCHES := 2.13.0 2.14.1
 # a wheel.
 NOT_OF_THE_WHEEL := emulat* evidence mutants sanitizers house package install docs on_gpu
 
-.PHONY: help demo test test-deep wheel test-wheel check format bench accuracy evidence gpu-test gpu-bench docs clean
+.PHONY: help demo test emulator test-deep wheel test-wheel check format bench accuracy evidence gpu-test gpu-bench docs clean
 help:
 	@echo "make demo    run a real sentence encoder in int8 and compare it with float32 and with the reference"
 	@echo "make test    build quaver and run every test"
@@ -34,6 +34,10 @@ demo: $(VENV)/demo
 # Side by side; a worker whose tests are done takes over some of another's.
 test: $(VENV)/test
 	$(PYTHON) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
+# What the emulator runs of the CUDA library; the first test that needs it compiles it too.
+emulator: $(VENV)/built
+	$(PYTHON) -c 'from tests.emulator import emulated; emulated.library()'
 
 # What takes too long for every change; its log is kept.
 test-deep: $(VENV)/test test-wheel
