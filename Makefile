@@ -21,7 +21,7 @@ help:
 	@echo "make test-deep  every test, those of minutes and gigabytes too"
 	@echo "make wheel   sdist and wheel, into dist;  make test-wheel  the wheel's tests beside torch $(TORCHES)"
 	@echo "make check   formatting and lint"
-	@echo "make bench   time every op against the pure-torch reference and its peers, and write a report; QUICK=1: minutes"
+	@echo "make bench   time the ops against the pure-torch reference and their peers, and write a report; QUICK=1: minutes"
 	@echo "make accuracy  what int8 costs three real models, recipe by recipe, and keep the tables: an hour"
 	@echo "make evidence  count what the CUDA kernels do, with no GPU, and keep the table"
 	@echo "make gpu-test  on a machine with a GPU: the kernels on the real thing;  make gpu-bench  their times, beside torch's"
@@ -119,7 +119,9 @@ $(BENCH)/installed: requirements/bench.txt $(VENV)/test $(VENV)/accuracy
 	python3 -m venv $(BENCH)
 	$(PYTHON) -c 'import sysconfig; print(f"import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})")' \
 		> $$($(BENCH)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/quaver.pth
-	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	for peer in $$(grep -v '^#' $<); do \
+		$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check $$peer || echo "without $$peer"; \
+	done
 	@touch $@
 
 $(VENV)/docs: requirements/docs.txt | $(PYTHON)

@@ -1,10 +1,10 @@
-"""Every benchmark that this machine can run, and one report of them: `make bench`.
+"""The benchmarks of the CPU, and one report of them: `make bench`.
 
 python -m benchmarks [--quick] [--only GROUP ...] [--keep]
 
 Each benchmark runs in a process of its own, for each number of threads, and is kept to as many cores. Rows, notes,
 charts and an HTML page go to build/benchmarks; `--keep` also writes this kind of machine's file in benchmarks/results
-and the tables that are made of it.
+and the tables that are made of it. A GPU's are `make gpu-bench`.
 """
 
 import argparse
@@ -23,13 +23,15 @@ def one(group, threads, quick):
     """(rows, notes) of a benchmark; notes name what went wrong where it did not end well."""
     file = OUT / f"{group}-{threads}.csv"
     command = [sys.executable, "-m", f"benchmarks.bench_{group}", "--threads", str(threads), "--rows", str(file)]
-    file.unlink(missing_ok=True)
+    notes_file = file.with_name(f"{file.name}.json")
+    for old in (file, notes_file):
+        old.unlink(missing_ok=True)
     began = time.monotonic()
     done = subprocess.run(command + ["--quick"] * quick, cwd=machine.ROOT, check=False)
     seconds = round(time.monotonic() - began)
     if not file.exists():
         return [], {"broken": [f"bench_{group} with {threads} threads ended with status {done.returncode}"]}
-    notes = json.loads(file.with_name(f"{file.name}.json").read_text())
+    notes = json.loads(notes_file.read_text())
     return rows.read(file), {**notes, "seconds": seconds}
 
 
@@ -41,6 +43,8 @@ def main():
     chosen = parser.parse_args()
     if chosen.keep and (chosen.quick or set(chosen.only) != set(GROUPS)):
         parser.error("only a whole run, of every benchmark, is kept")
+    if not machine.is_idle():
+        print(f"the load is {machine.load():.1f}: other work takes a share of every time")
     OUT.mkdir(parents=True, exist_ok=True)
     about = machine.described()
     found, notes = [], {}
@@ -56,8 +60,8 @@ def main():
     if chosen.keep:
         result.write(report.KEPT, about["kind"])
         report.write_tables()
-    page = report.write_page(result, OUT)
-    print(f"\n{report.in_words(result)}\n{page}")
+    print(f"\n{report.in_words(result)}")
+    print(report.write_page(result, OUT))
     return 1 if any(note.get("broken") for note in notes.values()) else 0
 
 

@@ -3,7 +3,8 @@
 python -m benchmarks.bench_conv2d [--quick] [--threads N] [--rows FILE.csv]
 
 Layers of EfficientNet-B0 and ResNet-50 on pictures of 224 x 224, in channels_last. Weights are constant: whoever can
-reorder them has done so before. "torch" is torch.ao's quantized convolution, uint8 to uint8; the others give float32.
+reorder them has done so before. quaver and the reference give float32. "torch" is torch.ao's quantized convolution,
+uint8 to uint8; onnxruntime's ConvInteger gives int32, which is not scaled, and takes and gives NCHW.
 """
 
 import copy
@@ -66,6 +67,7 @@ class Problem:
             bias=False,
         ).to(memory_format=torch.channels_last)
         self.conv.requires_grad_(False)
+        self.conv.weight.copy_(normal(*self.conv.weight.shape, seed=1))
         self.params = quaver.choose_qparams(self.x, quaver.PerTensor(), symmetric=False, dtype=torch.uint8)
         self.q = quaver.quantize(self.x, self.params, dtype=torch.uint8)
         self.weight_q, self.weight_params = quaver.dynamic_quantize(self.conv.weight, quaver.PerChannel(0))

@@ -3,7 +3,8 @@
 python -m benchmarks.bench_elementwise [--quick] [--threads N] [--rows FILE.csv]
 
 Symmetric int8 codes. A tensor of 4096 x 4096 comes from memory ("cold"), one of 128 x 768 stays in a core's caches
-("warm"). quaver, onnxruntime, torch.compile and the eager expressions write to given places; the others make theirs.
+("warm"). Codes and floats of x's size are written to given places by quaver, onnxruntime, torch.compile and the eager
+expressions; the others make theirs, as they must: from memory, a part of their time.
 "eager" is the expression that a user of torch writes, "compile" torch.compile of it, "decomposed" torch's
 quantized_decomposed ops.
 """
@@ -192,12 +193,16 @@ def choose_qparams(shape, dtype, granularity, seed):
     }
 
 
+def row_places(results):
+    """Where ops that quantize rows may write, from what they made."""
+    names = ("q", "scale", "zero_point", "row_sum", "residual_out")
+    return dict(zip(names, results, strict=False))
+
+
 def dynamic_quantize(shape, dtype, _, seed):
     x = normal(*shape, dtype=dtype, seed=seed)
     scale_shape = PerToken().scale_shape(x.shape)
-    places = dict(
-        zip(("q", "scale", "zero_point", "row_sum"), torch.ops.quaver.dynamic_quantize(x, scale_shape), strict=True)
-    )
+    places = row_places(torch.ops.quaver.dynamic_quantize(x, scale_shape))
     own = [(torch.empty_like(places["q"]), torch.empty_like(places["scale"])) for _ in range(2)]
     bitsandbytes = peers.find("bitsandbytes")
     found = {
@@ -267,9 +272,12 @@ def fake_quantize_mask(shape, dtype, granularity, seed):
 def rms_norm_quantize(shape, dtype, _, seed):
     x, weight = normal(*shape, dtype=dtype, seed=seed), normal(shape[1], dtype=dtype, seed=1)
     places = [(torch.empty(shape, dtype=torch.int8), torch.empty(shape[0], 1)) for _ in range(2)]
+    given = row_places(torch.ops.quaver.rms_norm_quantize(x, weight))
     return {
         "reference": Candidate(lambda: reference.rms_norm_quantize(x, weight)[:3], exact=True),
-        "quaver": Candidate(partial(torch.ops.quaver.rms_norm_quantize, x, weight), True, lambda made: made[:3]),
+        "quaver": Candidate(
+            partial(torch.ops.quaver.rms_norm_quantize.out, x, weight, **given), True, lambda made: made[:3]
+        ),
         "eager": Candidate(partial(torch_rms_norm, x, weight, *places[0])),
         "compile": compiled(torch_rms_norm, x, weight, *places[1]),
     }
@@ -278,16 +286,20 @@ def rms_norm_quantize(shape, dtype, _, seed):
 def silu_mul_quantize(shape, dtype, _, seed):
     gate, up = (normal(*shape, dtype=dtype, seed=each) for each in (seed, seed + 1))
     places = [(torch.empty(shape, dtype=torch.int8), torch.empty(shape[0], 1)) for _ in range(2)]
+    given = row_places(torch.ops.quaver.silu_mul_quantize(gate, up))
     return {
         "reference": Candidate(lambda: reference.silu_mul_quantize(gate, up)[:3], exact=True),
-        "quaver": Candidate(partial(torch.ops.quaver.silu_mul_quantize, gate, up), True, lambda made: made[:3]),
+        "quaver": Candidate(
+            partial(torch.ops.quaver.silu_mul_quantize.out, gate, up, **given), True, lambda made: made[:3]
+        ),
         "eager": Candidate(partial(torch_silu_mul, gate, up, *places[0])),
         "compile": compiled(torch_silu_mul, gate, up, *places[1]),
     }
 
 
 ALL, ROWS, ONE = tuple(GRANULARITIES), ("channel 0",), ("tensor",)
-OPS = {  # op: (candidates, granularities, bytes moved for an element beside x's, None for as many as x's)
+TWO = None, 1  # another input and codes
+OPS = {  # op: (candidates, granularities, bytes moved for an element beside x's; None stands for as many as x's)
     "choose_qparams": (choose_qparams, ALL, 0),
     "quantize": (quantize, ALL, 1),
     **{
@@ -296,7 +308,7 @@ OPS = {  # op: (candidates, granularities, bytes moved for an element beside x's
     },
     "dynamic_quantize": (dynamic_quantize, ROWS, 1),
     "rms_norm_quantize": (rms_norm_quantize, ROWS, 1),
-    "silu_mul_quantize": (silu_mul_quantize, ROWS, None),
+    "silu_mul_quantize": (silu_mul_quantize, ROWS, TWO),
     "dequantize": (dequantize, ALL, 1),
     "fake_quantize": (fake_quantize, ALL, None),
     "fake_quantize_mask": (fake_quantize_mask, ONE, 1),
@@ -309,7 +321,8 @@ def cases(chosen):
     for (op, (make, granularities, result)), (shape, memory), dtype in product(OPS.items(), sizes.items(), dtypes):
         for granularity in granularities:
             item = dtype.itemsize
-            moved = shape[0] * shape[1] * (item + (item if result is None else result))
+            beside = sum(item if each is None else each for each in (result if result is TWO else (result,)))
+            moved = shape[0] * shape[1] * (item + beside)
             name = str(dtype).removeprefix("torch.")
             what = f"{shape[0]} x {shape[1]}, {name}, per {granularity}"
             yield Case(op, what, partial(make, shape, dtype, granularity), memory, moved, moved)

@@ -6,9 +6,10 @@ The layers are those of benchmarks/layers.py. "cold" are the call's kernels alon
 L2 cache; "warm" is a call as a loop of eager code makes it, its launches by the host included. "graph" is the replay
 of a CUDA graph of the call, "triton" the fastest kernel that torch.compile finds or writes. bfloat16 is what int8 has
 to beat, with the quantization of x ("int8 layer") and without it ("product to bfloat16"). `--device cpu` is a
-rehearsal, whose times say nothing of a GPU. Nobody has run this on one yet.
+rehearsal, whose times say nothing of a GPU.
 """
 
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -72,6 +73,7 @@ def triton(function, *args):
     """What torch.compile makes of it with every template tried, Triton's kernels among them; None on a CPU."""
     if not args[0].is_cuda or peers.find("triton") is None:
         return None
+    torch.compiler.reset()  # a function of torch's own is compiled for few shapes, and then no more
     call = partial(torch.compile(function, mode="max-autotune-no-cudagraphs", dynamic=False), *args)
     return Candidate(call) if peers.attempt("triton", function.__name__, call) is not None else None
 
@@ -146,6 +148,8 @@ def facts(chosen):
     """The card, and its clocks after the work."""
     if torch.device(chosen.device).type != "cuda":
         return {"rehearsed on": chosen.device}
+    if shutil.which("nvidia-smi") is None:
+        return {"card": torch.cuda.get_device_name()}
     asked = ["nvidia-smi", f"--query-gpu={CLOCKS}", "--format=csv,noheader"]
     told = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
     return {"card": torch.cuda.get_device_name(), CLOCKS: told}

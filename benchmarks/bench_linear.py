@@ -3,7 +3,7 @@
 python -m benchmarks.bench_linear [--quick] [--threads N] [--rows FILE.csv]
 
 "quaver" is int8_linear with one scale for each row, as QuantLinear calls it; "quaver, asymmetric" has zero points;
-"quaver, without quantization" is the same product of ready codes. "torch" is torch.ao's quantize_dynamic; "torchao",
+"product alone" is the same product of ready codes. "torch" is torch.ao's quantize_dynamic; "torchao",
 "quanto" and "bitsandbytes" are their int8 linear layers. float32 and bfloat16 are torch's own layers: what int8 has to
 beat.
 """
@@ -15,7 +15,7 @@ from functools import partial
 import torch
 
 import quaver
-from benchmarks import layers, onnx_calls, peers
+from benchmarks import layers, onnx_calls, peers, rows
 from benchmarks.cases import Case, run
 from benchmarks.timing import Candidate, normal
 from quaver import reference
@@ -40,8 +40,6 @@ class Problem:
 
 def candidates(problem):
     x, layer, weight_q, params, bias = problem.x, problem.layer, problem.weight_q, problem.params, problem.layer.bias
-    m, n, _ = problem.shape
-    outs = [torch.empty(m, n) for _ in range(3)]
     given = (x, weight_q, params.scale, bias)
     q, x_params = quaver.dynamic_quantize(x)
     b_scale = params.scale.t()
@@ -59,9 +57,9 @@ def candidates(problem):
 
     return {
         "reference": Candidate(partial(reference.int8_linear, *given), exact=True),
-        "quaver": Candidate(partial(ours, out=outs[0]), exact=True),
-        "quaver, asymmetric": Candidate(partial(ours, weight_sum=problem.weight_sum, symmetric=False, out=outs[1])),
-        "quaver, without quantization": Candidate(partial(product, out=outs[2])),
+        "quaver": Candidate(ours, exact=True),
+        "quaver, asymmetric": Candidate(partial(ours, weight_sum=problem.weight_sum, symmetric=False)),
+        rows.ALONE: Candidate(product),
         "eager": Candidate(eager),
         "float32": Candidate(partial(layer, x)),
         "bfloat16": Candidate(partial(bfloat16, x.to(torch.bfloat16))),

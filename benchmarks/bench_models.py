@@ -22,10 +22,7 @@ from benchmarks.timing import Candidate, normal
 # Results are vectors or logits, of models whose accuracy benchmarks/accuracy measures; here only what is no result at
 # all of the model is refused.
 NEAR = 0.9
-WAYS = {
-    "quaver, dynamic symmetric": quaver.QuantConfig(),
-    "quaver, dynamic asymmetric": quaver.QuantConfig(symmetric=False),
-}
+SYMMETRIC = {"quaver, dynamic symmetric": True, "quaver, dynamic asymmetric": False}
 STATIC = quaver.QuantConfig(activations=quaver.PerTensor(), symmetric=False)
 PROMPT = 128
 
@@ -34,9 +31,8 @@ def versions(model, overrides, calibration=None, compiled=False):
     """{candidate: model}, the float32 one first."""
     found = {"float32": model, "bfloat16": copy.deepcopy(model).to(torch.bfloat16)}
     found["torch"] = peers.attempt("torch", f"quantize_dynamic of {type(model).__name__}", partial(by_torch, model))
-    for name, config in WAYS.items():
-        config = quaver.QuantConfig(symmetric=config.symmetric, overrides=overrides)
-        found[name] = quaver.quantize_model(model, config)
+    for name, symmetric in SYMMETRIC.items():
+        found[name] = quaver.quantize_model(model, quaver.QuantConfig(symmetric=symmetric, overrides=overrides))
     if calibration is not None:
         found["quaver, static"] = quaver.quantize_model(model, STATIC, calibration, progress=False)
     if compiled:
@@ -115,7 +111,7 @@ def cases(chosen):
         try:
             for what, found in make(chosen.quick):
                 yield Case(name, what, lambda seed, found=found: found, near=NEAR)
-        except ModuleNotFoundError as error:
+        except (ImportError, SystemExit) as error:  # the example ends where its package is not installed
             peers.absent[name] = peers.reason(error)
 
 

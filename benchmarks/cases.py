@@ -20,7 +20,7 @@ class Case:
 
     op: str
     what: str  # shape, dtype, granularity
-    make: Callable  # (seed) -> {name: Candidate or None}, with operands of its own; the first is exact
+    make: Callable  # (seed) -> {name: Candidate or None}; for cold calls, each seed with operands of its own
     memory: str = WARM
     nbytes: int = 0  # of a set of operands and results, for cold calls
     moved: int = 0
@@ -35,6 +35,9 @@ def measure(group, case, threads, probe):
     sets = [{name: each for name, each in case.make(seed).items() if each is not None} for seed in range(count)]
     timing.check(sets[0], case.near)
     calls = [{name: candidate.call for name, candidate in each.items()} for each in sets]
+    for each in calls[1:]:
+        for call in each.values():
+            call()  # whose first call takes memory from the system
     before = probe.slowdowns()
     timings = timing.take_turns(calls, case.clock)
     disturbed = machine.disturbed(before, probe.slowdowns())
@@ -88,26 +91,30 @@ def run(group, description, cases, facts=lambda _: {}, options=lambda _: None, o
         for case in cases(chosen):
             try:
                 found += (now := measure(group, case, chosen.threads, probe))
-            except AssertionError as error:  # a candidate that does something else
-                broken.append(f"{case.op}, {case.what}: {error}")
+            except Exception as error:  # a candidate that does something else, or nothing: the others go on
+                broken.append(f"{case.op}, {case.what}: {peers.reason(error)}")
                 print(f"NOT TIMED: {broken[-1]}", flush=True)
                 continue
             print(line(now), flush=True)
             gc.collect()
-    told = facts(chosen)
-    for what, number in told.items():
-        print(f"{what}: {number}")
-    for name, why in peers.absent.items():
+    notes = {
+        "absent": peers.absent,
+        "failed": {f"{name}, {what}": why for (name, what), why in peers.failed.items()},
+        "broken": broken,
+        "copied per second": probe.copied_per_second,
+    }
+    for name, why in (notes["absent"] | notes["failed"]).items():
         print(f"not here: {name}: {why}")
-    if chosen.rows:
-        rows.write(chosen.rows, found)
-        notes = {
-            "absent": peers.absent,
-            "failed": {f"{name}, {what}": why for (name, what), why in peers.failed.items()},
-            "broken": broken,
-            "facts": told,
-            "copied per second": probe.copied_per_second(),
-        }
-        with open(f"{chosen.rows}.json", "w") as file:
-            json.dump(notes, file, indent=1)
+    _write(chosen.rows, found, notes)
+    notes["facts"] = facts(chosen)
+    for what, number in notes["facts"].items():
+        print(f"{what}: {number}")
+    _write(chosen.rows, found, notes)
     return 1 if broken else 0
+
+
+def _write(path, found, notes):
+    if path:
+        with open(f"{path}.json", "w") as file:
+            json.dump(notes, file, indent=1)
+        rows.write(path, found)

@@ -3,10 +3,12 @@
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import time
 from datetime import datetime, timezone
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import quaver
 
 ROOT = Path(__file__).parents[1]
 IDLE_LOAD = 0.5  # more than this before the start is other work, which takes a share of every time
+COPIED = 3  # times the last cache, whose copy is the memory's
 SLOW_COPY = 1.25  # times the fastest copy so far: something else uses the memory
 SLOW_PRODUCT = 4 / 3  # times the fastest product so far: something else uses the cores, or the tiles of AMX
 DISTRIBUTIONS = (
@@ -40,11 +43,21 @@ def cores():
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
+@cache
 def last_cache():
-    """Bytes of the last level of the CPU's caches; 32 MiB where the system does not tell."""
-    sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
+    """Bytes of the last level of the caches of this process's cores; 32 MiB where the system does not tell."""
     unit = {"K": 2**10, "M": 2**20, "G": 2**30}
-    return max((int(size[:-1]) * unit[size[-1]] for size in sizes if size[-1:] in unit), default=2**25)
+    caches = {}  # {(level, the cores that share it): bytes}
+    for core in cores():
+        for folder in Path(f"/sys/devices/system/cpu/cpu{core}/cache").glob("index*"):
+            size, level, shared = (
+                (folder / name).read_text().strip() if (folder / name).exists() else ""
+                for name in ("size", "level", "shared_cpu_list")
+            )
+            if size[-1:] in unit:
+                caches[level, shared] = int(size[:-1]) * unit[size[-1]]
+    last = max((level for level, _ in caches), default=None)
+    return sum(size for (level, _), size in caches.items() if level == last) or 2**25
 
 
 def kind():
@@ -64,7 +77,9 @@ def is_idle():
 
 
 def commit():
-    """The commit that is checked out, marked where files differ from it; None outside a repository."""
+    """The commit that is checked out, marked where files differ from it; None outside a repository or without git."""
+    if shutil.which("git") is None:
+        return None
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
         cwd=ROOT,
@@ -128,6 +143,7 @@ class Probe:
         self.least = [float("inf")] * 2
         for _ in range(3):
             self.slowdowns()
+        self.copied_per_second = self._bandwidth()
 
     def slowdowns(self):
         """(of a copy, of a product): how many times its least each took."""
@@ -136,9 +152,12 @@ class Probe:
         self.least = [min(pair) for pair in zip(took, self.least, strict=True)]
         return tuple(now / least for now, least in zip(took, self.least, strict=True))
 
-    def copied_per_second(self):
-        """Bytes read and written."""
-        return 2 * self.source.nbytes / self.least[0]
+    @staticmethod
+    def _bandwidth():
+        """Bytes that a copy reads and writes in a second, of more than the caches hold."""
+        source = torch.ones(COPIED * last_cache() // 4)
+        target = torch.empty_like(source)
+        return 2 * source.nbytes / min(Probe._seconds(lambda: target.copy_(source), 1) for _ in range(4))
 
     @staticmethod
     def _seconds(job, times):

@@ -1,5 +1,7 @@
 """Calls of onnxruntime: a graph of one node, bound to tensors' memory, as a peer of the ops."""
 
+from functools import partial
+
 import torch
 
 from benchmarks import peers
@@ -14,16 +16,21 @@ NUMPY = {
 
 
 def call(op, inputs, constants, out, domain="", **attributes):
-    """A function without arguments that runs the node and returns `out`; None without onnxruntime.
+    """A function without arguments that runs the node and returns `out`; None where onnxruntime is not or cannot.
 
     Arguments:
         inputs: {name: tensor} that are read where they are; an empty name stands for an input left out.
         constants: {name: numpy array}, after the inputs in the node's order.
         out: the tensor that is written.
     """
-    onnxruntime, onnx = peers.find("onnxruntime"), peers.find("onnx")
-    if onnxruntime is None or onnx is None:
+    if peers.find("onnxruntime") is None or peers.find("onnx") is None:
         return None
+    make = partial(_call, op, inputs, constants, out, domain, attributes)
+    return peers.attempt("onnxruntime", f"{op} to {out.dtype}", make)
+
+
+def _call(op, inputs, constants, out, domain, attributes):
+    onnxruntime, onnx = peers.find("onnxruntime"), peers.find("onnx")
     helper = onnx.helper
     node = helper.make_node(op, [*inputs, *constants], ["result"], domain=domain, **attributes)
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 
 REFERENCE, OURS = "reference", "quaver"
+ALONE = "product alone"  # a part of quaver's work, and no rival of anybody's
 LOSS = 0.97  # a peer's time over ours; nearer to 1 is what repeated runs differ by
 
 
@@ -84,7 +85,7 @@ def cells(rows):
     for _, grouped in groupby(rows, key=lambda row: row.key):
         candidates = list(grouped)
         reference = next((row for row in candidates if row.candidate == REFERENCE), None)
-        others = [row for row in candidates if not row.ours and row is not reference]
+        others = [row for row in candidates if not row.ours and row is not reference and row.candidate != ALONE]
         peers = tuple(sorted(others, key=lambda row: row.milliseconds))
         found += [Cell(row, reference, peers) for row in candidates if row.ours]
     return found

@@ -21,9 +21,11 @@ from benchmarks.timing import Candidate
 def test_candidates_take_turns():
     called = []
     timings = timing.take_turns([{"a": lambda: called.append("a"), "b": lambda: called.append("b")}], clock=_ticks)
-    measured = called[4:]  # beside the first calls, which warm up
-    assert measured == ["a", "b"] * (len(measured) // 2)
-    assert len(measured) // 2 >= timing.LEAST_TURNS
+    measured = called[4:]  # beside the first calls
+    assert measured[::2] == measured[1::2]  # the call that is timed, and the one before it
+    turns = [measured[at : at + 4 : 2] for at in range(0, len(measured), 4)]
+    assert turns[:4] == [["a", "b"], ["b", "a"]] * 2
+    assert len(turns) >= timing.LEAST_TURNS
     assert timings["a"] == timing.Timing(1.0, 1.0, 1.0)
 
 
@@ -57,12 +59,12 @@ def test_the_slow_have_few_turns():
         return 100.0 if function.__defaults__[0] == "slow" else 1.0
 
     timing.take_turns([{name: lambda own=name: call(own) for name in turns}], clock)
-    assert turns["slow"] == 2 + timing.SLOW_TURNS < turns["fast"]
+    assert turns["slow"] == 2 + 2 * timing.SLOW_TURNS < turns["fast"]
 
 
 def test_a_short_call_is_repeated_within_its_turn():
     called = []
-    timing.take_turns([{"short": lambda: called.append(1)}], lambda function, times=1: called.append(times) or 0.01)
+    timing.take_turns([{"short": lambda: None}], lambda function, times=1: called.append(times) or 0.01)
     assert max(called) == 200  # 2 ms
 
 
@@ -111,7 +113,7 @@ def test_a_disturbed_machine_is_seen():
 def test_the_machine_is_described():
     about = machine.described()
     assert re.fullmatch(r"[a-z0-9-]+", about["kind"])
-    assert about["versions"]["torch"] == torch.__version__.split("+")[0] or about["versions"]["torch"]
+    assert about["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     json.dumps(about)
 
 
@@ -185,7 +187,9 @@ def test_losses_stand_in_bold_and_disturbed_cases_are_marked(result):
     summary = tables.summary_of([result])
     assert "| product to int32 | 1 | 9.00 | **0.50** (**0.50** to **0.50**) | **1** |" in summary
     assert "| linear layer, asymmetric | 2 |" in summary
-    assert tables.in_words(result) == "7 cases; of 7 with peers, quaver is beaten in 1; disturbed by other work: 1"
+    assert (
+        tables.in_words(result) == "7 comparisons; of 7 with peers, quaver is beaten in 1; disturbed by other work: 1"
+    )
 
 
 def test_the_tables_are_those_of_the_kept_results():
@@ -207,7 +211,15 @@ def test_the_page_has_every_candidate_and_needs_no_network(result, tmp_path):
     assert len(list(tmp_path.glob("chart-*.png"))) == text.count("<img ") >= 3
 
 
+def test_without_matplotlib_the_page_says_so(result, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    text = report.write_page(result, tmp_path).read_text()
+    assert "There are no charts" in text
+    assert "<td>onnxruntime</td>" in text
+
+
 def test_charts_only_of_what_there_is(result):
+    assert charts.draw(report.Result(result.about, ())) == {}
     products = report.Result(result.about, result.rows[:4])
     assert list(charts.draw(products)) == ["How many times quaver's time the others take", "What bounds a product"]
 
@@ -265,8 +277,10 @@ def test_each_benchmark_runs(group, tmp_path):
     command = [sys.executable, "-m", f"benchmarks.bench_{group}", "--quick", "--threads", "1", "--rows", file]
     done = subprocess.run(command, cwd=machine.ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = rows.cells(rows.read(file))
-    assert found
-    assert all(cell.ours.milliseconds > 0 for cell in found)
     notes = json.loads((tmp_path / "rows.csv.json").read_text())
     assert notes["broken"] == []
+    found = rows.cells(rows.read(file))
+    if not found and group == "models":
+        pytest.skip(f"no model is installed: {notes['absent']}")
+    assert found
+    assert all(cell.ours.milliseconds > 0 for cell in found)

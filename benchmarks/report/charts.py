@@ -17,10 +17,14 @@ WAY = {  # a candidate of bench_models to the way of benchmarks/accuracy
 
 
 def draw(result):
-    """Those that the result has rows for."""
-    import matplotlib
-
+    """Those that the result has rows for; None without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError:
+        return None
     matplotlib.use("Agg")
+    from matplotlib import pyplot
+
     made = {}
     for title, chart in CHARTS.items():
         figure = chart(result)
@@ -28,7 +32,7 @@ def draw(result):
             file = io.BytesIO()
             figure.savefig(file, dpi=110, bbox_inches="tight", metadata={"Software": None})
             made[title] = file.getvalue()
-    matplotlib.pyplot.close("all")
+    pyplot.close("all")
     return made
 
 
@@ -92,7 +96,8 @@ def roofline(result):
     axes.set_yscale("log")
     low, high = axes.get_xlim()
     knee = min(max(rate / copied, low), high)
-    axes.plot([low, knee, high], [low * copied / 1e9, knee * copied / 1e9, rate / 1e9], color="black", linewidth=1)
+    line = [min(each * copied, rate) / 1e9 for each in (low, knee, high)]
+    axes.plot([low, knee, high], line, color="black", linewidth=1)
     axes.set_xlabel("operations for each byte of operands and result")
     axes.set_ylabel("10^9 operations a second")
     axes.set_title(f"int8 products to int32, {threads} threads; the line: a copy's bandwidth, the fastest product here")

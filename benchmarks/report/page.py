@@ -45,15 +45,17 @@ def write_page(result, folder):
     """index.html and a PNG for each chart; the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = charts.draw(result)
+    without = "" if drawn is not None else "<p>There are no charts: matplotlib is not installed.</p>"
+    drawn = drawn or {}
     for number, picture in enumerate(drawn.values(), 1):
         (folder / f"chart-{number}.png").write_bytes(picture)
     page = folder / "index.html"
-    page.write_text(text_of(result, drawn))
+    page.write_text(text_of(result, drawn, without))
     return page
 
 
-def text_of(result, drawn):
-    """The page, of a result and its charts."""
+def text_of(result, drawn, without=""):
+    """The page, of a result and its charts, or what is said without them."""
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'><title>quaver's benchmarks</title>",
         "<meta name='viewport' content='width=device-width, initial-scale=1'>",
@@ -61,6 +63,7 @@ def text_of(result, drawn):
         f"<h1>quaver's benchmarks</h1><p>{escape(machine_line(result.about))}.<br>{escape(in_words(result))}.</p>",
         "<p class='soft'>All times are medians of turns that the candidates of a case took in one process, after their"
         " results were compared. Times of a shared machine scatter: believe ratios.</p>",
+        without,
     ]
     for title, picture in drawn.items():
         source = base64.b64encode(picture).decode()

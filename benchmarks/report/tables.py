@@ -15,7 +15,7 @@ HEAD = """# What the benchmarks measured
 
 Each line is one case on the CPU: quaver's time, how many times as long the pure-torch reference and the fastest peer
 took in the same run, and the share of the machine's own ceiling: of a copy's bandwidth where the data come from memory,
-of the fastest int8 product that any library reached in the run where it is a product. A ratio below 1 is a loss and
+of the fastest int8 product that any library reached in the run where it is a product. A ratio below 0.97 is a loss and
 stands in bold. A case marked ~ was disturbed by other work on the machine. Made by `make bench` with
 `python -m benchmarks --keep`; all candidates stand in benchmarks/results.
 """
@@ -90,7 +90,7 @@ def _summary(result):
     lines = [
         f"{machine_line(result.about)}:",
         "",
-        "| | cases | reference / quaver | fastest peer / quaver, median (least to most) | lost |",
+        "| | comparisons | reference / quaver | fastest peer / quaver, median (least to most) | lost |",
         "| --- | --- | --- | --- | --- |",
     ]
     ordered = sorted(result.cells, key=lambda cell: _line(cell.ours))  # stable
@@ -121,7 +121,7 @@ def in_words(result):
     with_peers = [cell for cell in result.cells if cell.peers]
     disturbed = sum(cell.ours.disturbed for cell in result.cells)
     return (
-        f"{len(result.cells)} cases; of {len(with_peers)} with peers, quaver is beaten in {len(lost)}; "
+        f"{len(result.cells)} comparisons; of {len(with_peers)} with peers, quaver is beaten in {len(lost)}; "
         f"disturbed by other work: {disturbed}"
     )
 

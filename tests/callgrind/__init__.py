@@ -17,6 +17,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent
 COUNTS = FOLDER / "counts.csv"
@@ -31,6 +33,8 @@ def objection():
         return "no valgrind on this machine"
     if "x86_64" not in _asked("-dumpmachine"):
         return "counted on x86-64 alone"
+    if not torch.cpu._is_avx2_supported():
+        return "no AVX2 on this machine"
     return None
 
 
