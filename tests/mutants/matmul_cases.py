@@ -43,6 +43,9 @@ def small_cases(a_dtype, b_dtype):
     for k in (15, 16, 17, 31, 33, 47, 48, 63, 64, 65, 128, 200, 9 * 64, 9 * 64 + 17):
         yield OpCase("int8_matmul", *operands(20, 34, k), plan=plan)
     yield OpCase("int8_matmul", *operands(64, 64, 9 * 64 + 17), plan=plan)
+    # Lines far apart: what stands behind the last one is no other tensor's memory, wherever these happen to lie.
+    far_a, far_b = codes(20, 4096, dtype=a_dtype)[:, :320], codes(20, 4096, dtype=b_dtype, seed=1)[:, :320]
+    yield OpCase("int8_matmul", far_a, far_b.t(), plan=plan)
     yield OpCase("int8_matmul", *operands(130, 70, 70), plan=plan, blocks=2)
     yield OpCase("int8_matmul", *operands(9 * 64 + 1, 65, 16), plan=plan)  # a second group of rows of tiles
     yield from epilogue_cases(plan, (), 34, 52, a_dtype, b_dtype)

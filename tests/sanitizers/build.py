@@ -109,6 +109,6 @@ def _link_modules(folder):
     for link in folder.glob("*.py"):
         if not link.exists():
             link.unlink()
-    for module in (*MODULES.glob("*.py"), MODULES / "nn"):
+    for module in (*MODULES.glob("*.py"), *(path.parent for path in MODULES.glob("*/__init__.py"))):
         if not (folder / module.name).is_symlink():
             (folder / module.name).symlink_to(os.path.relpath(module, folder))
