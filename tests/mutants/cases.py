@@ -6,6 +6,7 @@ reported.
 
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from quaver import reference
@@ -14,6 +15,23 @@ from tests.cases import assert_bits
 from tests.emulator import emulated
 
 DEVICE = "sm_80"
+GUARD = 2**19  # bytes
+ALIGNMENT = 64  # of the memory that torch gives
+
+
+def apart(value):
+    """A tensor of the same bytes and strides with nobody's memory around its own; else the value.
+
+    What a mutant reads beyond a tensor could be another one's, wherever these happen to lie, and nothing would show.
+    """
+    if not isinstance(value, torch.Tensor) or value.untyped_storage().nbytes() == 0:
+        return value
+    storage = value.untyped_storage()
+    memory = np.empty(storage.nbytes() + 2 * GUARD, np.uint8)  # pages that nobody touches cost nothing
+    begin = GUARD + -memory.ctypes.data % ALIGNMENT
+    own = torch.frombuffer(memory, dtype=torch.uint8, offset=begin, count=storage.nbytes()).untyped_storage()
+    own.copy_(storage)
+    return value.new_empty(0).set_(own, value.storage_offset(), value.shape, value.stride())
 
 
 class OpCase:
@@ -23,7 +41,9 @@ class OpCase:
     """
 
     def __init__(self, op, *args, blocks=None, plan=(-1, 1), **kwargs):
-        self.op, self.args, self.blocks, self.plan, self.kwargs = op, args, blocks, plan, kwargs
+        self.op, self.blocks, self.plan = op, blocks, plan
+        self.args = [apart(value) for value in args]
+        self.kwargs = {name: apart(value) for name, value in kwargs.items()}
 
     @cached_property
     def expected(self):
