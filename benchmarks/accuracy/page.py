@@ -22,6 +22,11 @@ BARS = (
     ("SmolLM2", "dynamic, asymmetric", "growth", 0.018),
     ("SmolLM2", None, "growth", 0.08),
 )
+HEAD = """What int8 costs three real models, way by way, against their float32 selves; `make accuracy` measures all of them, and
+`python -m benchmarks.accuracy MODEL --ways PATTERN` some. "dynamic" and "static" are of activations, weights always have
+a scale for each output. Calibration and evaluation share no data. In bold the best static way; "a tenth dynamic": as many
+of the weights belong to layers that `quaver.recipes.fall_back` made dynamic.
+"""
 LESS_IS_BETTER = ("perplexity", "growth")
 
 
@@ -88,7 +93,7 @@ def text_of(rows):
             shown = f"**{way}**" if way == best else way
             lines.append(f"| {shown} | {' | '.join(cells)} |")
         parts.append("\n".join(lines) + f"\n\n{_verdicts(task, value, best)}\n")
-    return "\n" + "\n".join(parts) + "\n" if parts else ""
+    return f"\n{HEAD}\n" + "\n".join(parts) + "\n" if parts else ""
 
 
 def _best(ways, task, value):
