@@ -22,7 +22,7 @@ BARS = (
     ("SmolLM2", "dynamic, asymmetric", "growth", 0.018),
     ("SmolLM2", None, "growth", 0.08),
 )
-HEAD = """What int8 costs three real models, way by way, against their float32 selves; `make accuracy` measures them all,
+HEAD = """What int8 costs three real models, way by way, against their float32 selves; `make accuracy` measures all,
 `python -m benchmarks.accuracy MODEL --ways PATTERN` some. "dynamic" and "static" are of activations; weights always
 have a scale for each output. Calibration and evaluation share no data. In bold stands the best static way. "a tenth
 dynamic": so much of the weights is in layers that `quaver.recipes.fall_back` made dynamic.
