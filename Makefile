@@ -3,6 +3,7 @@
 SHELL := bash
 VENV := .venv
 BENCH := build/bench
+PACKAGES = $(1) -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 PYTHON := $(VENV)/bin/python
 PIP := $(PYTHON) -m pip install --quiet --disable-pip-version-check
 CPP := $(shell git ls-files --cached --others --exclude-standard '*.h' '*.cpp' '*.cu' '*.cuh')
@@ -117,8 +118,7 @@ build/torch-%/installed: requirements/test.txt
 
 $(BENCH)/installed: requirements/bench.txt $(VENV)/test $(VENV)/accuracy
 	python3 -m venv $(BENCH)
-	$(PYTHON) -c 'import sysconfig; print(f"import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})")' \
-		> $$($(BENCH)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/quaver.pth
+	echo "import site; site.addsitedir('$$($(call PACKAGES,$(PYTHON)))')" > $$($(call PACKAGES,$(BENCH)/bin/python))/quaver.pth
 	for peer in $$(grep -v '^#' $<); do \
 		$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check $$peer || echo "without $$peer"; \
 	done
