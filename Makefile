@@ -13,7 +13,7 @@ BUILT_FROM := setup.py pyproject.toml $(wildcard building/*.py) $(filter csrc/%,
 TORCHES := 2.13.0 2.14.1
 # The emulator and the sanitizers compile the kernels themselves, and the rest looks at the sources: they say nothing of
 # a wheel.
-NOT_OF_THE_WHEEL := emulat* evidence mutants sanitizers house package install docs on_gpu
+NOT_OF_THE_WHEEL := emulat* evidence mutants sanitizers house package install docs on_gpu benchmarks accuracy instruction*
 
 .PHONY: help demo test emulator test-deep wheel test-wheel check format bench accuracy evidence gpu-test gpu-bench docs clean
 help:

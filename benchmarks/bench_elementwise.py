@@ -269,60 +269,54 @@ def fake_quantize_mask(shape, dtype, granularity, seed):
     }
 
 
+def rows_made(op, expression, *arguments):
+    """An op that makes the rows that it quantizes, and the expression of torch's that does the same."""
+    by_reference, ours = getattr(reference, op), getattr(torch.ops.quaver, op)
+    results = row_places(ours(*arguments))
+    places = [(torch.empty_like(results["q"]), torch.empty_like(results["scale"])) for _ in range(2)]
+    return {
+        "reference": Candidate(lambda: by_reference(*arguments)[:3], exact=True),
+        "quaver": Candidate(partial(ours.out, *arguments, **results), True, lambda made: made[:3]),
+        "eager": Candidate(partial(expression, *arguments, *places[0])),
+        "compile": compiled(expression, *arguments, *places[1]),
+    }
+
+
 def rms_norm_quantize(shape, dtype, _, seed):
     x, weight = normal(*shape, dtype=dtype, seed=seed), normal(shape[1], dtype=dtype, seed=1)
-    places = [(torch.empty(shape, dtype=torch.int8), torch.empty(shape[0], 1)) for _ in range(2)]
-    given = row_places(torch.ops.quaver.rms_norm_quantize(x, weight))
-    return {
-        "reference": Candidate(lambda: reference.rms_norm_quantize(x, weight)[:3], exact=True),
-        "quaver": Candidate(
-            partial(torch.ops.quaver.rms_norm_quantize.out, x, weight, **given), True, lambda made: made[:3]
-        ),
-        "eager": Candidate(partial(torch_rms_norm, x, weight, *places[0])),
-        "compile": compiled(torch_rms_norm, x, weight, *places[1]),
-    }
+    return rows_made("rms_norm_quantize", torch_rms_norm, x, weight)
 
 
 def silu_mul_quantize(shape, dtype, _, seed):
     gate, up = (normal(*shape, dtype=dtype, seed=each) for each in (seed, seed + 1))
-    places = [(torch.empty(shape, dtype=torch.int8), torch.empty(shape[0], 1)) for _ in range(2)]
-    given = row_places(torch.ops.quaver.silu_mul_quantize(gate, up))
-    return {
-        "reference": Candidate(lambda: reference.silu_mul_quantize(gate, up)[:3], exact=True),
-        "quaver": Candidate(
-            partial(torch.ops.quaver.silu_mul_quantize.out, gate, up, **given), True, lambda made: made[:3]
-        ),
-        "eager": Candidate(partial(torch_silu_mul, gate, up, *places[0])),
-        "compile": compiled(torch_silu_mul, gate, up, *places[1]),
-    }
+    return rows_made("silu_mul_quantize", torch_silu_mul, gate, up)
 
 
 ALL, ROWS, ONE = tuple(GRANULARITIES), ("channel 0",), ("tensor",)
-TWO = None, 1  # another input and codes
-OPS = {  # op: (candidates, granularities, bytes moved for an element beside x's; None stands for as many as x's)
-    "choose_qparams": (choose_qparams, ALL, 0),
-    "quantize": (quantize, ALL, 1),
+X, CODES = None, 1  # bytes of what is moved for an element beside x itself: as many as x's, or a code's
+OPS = {  # op: (candidates, granularities, what is moved beside x)
+    "choose_qparams": (choose_qparams, ALL, ()),
+    "quantize": (quantize, ALL, (CODES,)),
     **{
-        f"quantize, {mode}": (partial(quantize_in_mode, mode), ONE, 1)
+        f"quantize, {mode}": (partial(quantize_in_mode, mode), ONE, (CODES,))
         for mode in ("affine", "reciprocal", "stochastic")
     },
-    "dynamic_quantize": (dynamic_quantize, ROWS, 1),
-    "rms_norm_quantize": (rms_norm_quantize, ROWS, 1),
-    "silu_mul_quantize": (silu_mul_quantize, ROWS, TWO),
-    "dequantize": (dequantize, ALL, 1),
-    "fake_quantize": (fake_quantize, ALL, None),
-    "fake_quantize_mask": (fake_quantize_mask, ONE, 1),
+    "dynamic_quantize": (dynamic_quantize, ROWS, (CODES,)),
+    "rms_norm_quantize": (rms_norm_quantize, ROWS, (CODES,)),
+    "silu_mul_quantize": (silu_mul_quantize, ROWS, (X, CODES)),
+    "dequantize": (dequantize, ALL, (CODES,)),
+    "fake_quantize": (fake_quantize, ALL, (X,)),
+    "fake_quantize_mask": (fake_quantize_mask, ONE, (CODES,)),
 }
 
 
 def cases(chosen):
     sizes = {LARGE: COLD, SMALL: WARM} if not chosen.quick else {SMALL: WARM}
     dtypes = DTYPES if not chosen.quick else DTYPES[:1]
-    for (op, (make, granularities, result)), (shape, memory), dtype in product(OPS.items(), sizes.items(), dtypes):
+    for (op, (make, granularities, beside)), (shape, memory), dtype in product(OPS.items(), sizes.items(), dtypes):
         for granularity in granularities:
             item = dtype.itemsize
-            beside = sum(item if each is None else each for each in (result if result is TWO else (result,)))
-            moved = shape[0] * shape[1] * (item + beside)
+            moved = shape[0] * shape[1] * (item + sum(item if each is X else each for each in beside))
             name = str(dtype).removeprefix("torch.")
             what = f"{shape[0]} x {shape[1]}, {name}, per {granularity}"
             yield Case(op, what, partial(make, shape, dtype, granularity), memory, moved, moved)

@@ -17,7 +17,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import torch
+import quaver
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(__file__).parent
@@ -33,7 +33,7 @@ def objection():
         return "no valgrind on this machine"
     if "x86_64" not in _asked("-dumpmachine"):
         return "counted on x86-64 alone"
-    if not torch.cpu._is_avx2_supported():
+    if quaver.build_info()["cpu_capability"] == "portable":
         return "no AVX2 on this machine"
     return None
 

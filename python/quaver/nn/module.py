@@ -74,10 +74,8 @@ class Int8Module(torch.nn.Module):
         return {**super().__getstate__(), "_packed": None, "_packed_from": None}
 
     def _save_to_state_dict(self, *args, **kwargs):
-        if hasattr(
-            getattr(self, "weight_q", None), "to_local"
-        ):  # who asks may write a DTensor's part, and leave no trace
-            self._forget_packed()
+        if hasattr(getattr(self, "weight_q", None), "to_local"):
+            self._forget_packed()  # who asks may write a DTensor's part, and leave no trace
         super()._save_to_state_dict(*args, **kwargs)
 
     def _load_from_state_dict(self, *args, **kwargs):
