@@ -446,6 +446,17 @@ def test_fall_back():
     assert len(fall_back(model, STATIC, calibration, budget=1).fallen_back) == 4
 
 
+def test_fall_back_takes_a_ranking(monkeypatch):
+    model, calibration = Block(), [normal(100, 32)]
+    ranking = quaver.sensitivity(model, STATIC, calibration)
+    worst_first = fall_back(model, STATIC, calibration, budget=1).fallen_back
+    monkeypatch.setattr("quaver.recipes.fallback.sensitivity", None)  # it is not asked again
+    assert fall_back(model, STATIC, calibration, budget=1, ranking=ranking).fallen_back == worst_first
+    other = torch.nn.Sequential(torch.nn.Linear(32, 32))
+    with pytest.raises(ValueError, match=r"^fall_back: ranking must be what sensitivity found for the layers of this"):
+        fall_back(other, STATIC, calibration, ranking=ranking)
+
+
 def test_fall_back_knows_names_from_patterns():
     """A layer of that name, with an override of its own, and data that can be had once."""
     model = torch.nn.ModuleDict({"a[0]": torch.nn.Linear(32, 32)})

@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import torch
 
@@ -38,6 +38,7 @@ def weights_only(task):
     return model
 
 
+@cache
 def smooth(task, alpha):
     """SmoothQuant's float model."""
     return recipes.smooth_quant(task.model, task.calibration, alpha=alpha, pairs=task.pairs, config=STATIC)
@@ -48,10 +49,22 @@ def corrected(task, config):
     return recipes.correct_bias(task.model, made, task.calibration)
 
 
-def falling_back(task, config, budget, model=None):
-    config = replace(config, overrides={**task.overrides, **config.overrides})
-    model = task.model if model is None else model
-    return recipes.fall_back(model, config, task.calibration, budget=budget, batches=task.calibration[:1])
+@cache
+def ranking(task, observer, smoothed):
+    """What each layer alone does to the result; budgets share it."""
+    model = smooth(task, "search") if smoothed else task.model
+    return quaver.sensitivity(model, falling(task, observer), task.calibration, task.calibration[:1])
+
+
+def falling(task, observer):
+    """The config of a model whose layers may fall back."""
+    return replace(STATIC, observer=OBSERVERS[observer], overrides=task.overrides)
+
+
+def falling_back(task, observer, budget, smoothed=False):
+    model = smooth(task, "search") if smoothed else task.model
+    found = ranking(task, observer, smoothed)
+    return recipes.fall_back(model, falling(task, observer), task.calibration, budget=budget, ranking=found)
 
 
 def ways(task):
@@ -73,10 +86,7 @@ def ways(task):
     found["static, corrected bias"] = partial(corrected, task, STATIC)
     for words, budget in BUDGETS.items():
         for observer in ("extremes", "squared error"):
-            config = replace(STATIC, observer=OBSERVERS[observer])
-            found[f"static, {observer}, {words} dynamic"] = partial(falling_back, task, config, budget)
+            found[f"static, {observer}, {words} dynamic"] = partial(falling_back, task, observer, budget)
         if task.pairs is not None:
-            found[f"static, SmoothQuant, {words} dynamic"] = lambda budget=budget: falling_back(
-                task, STATIC, budget, smooth(task, "search")
-            )
+            found[f"static, SmoothQuant, {words} dynamic"] = partial(falling_back, task, "extremes", budget, True)
     return found

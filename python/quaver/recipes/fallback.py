@@ -10,7 +10,7 @@ from quaver.model import plan_layers, quantize_model
 from quaver.qparams import PerToken
 
 
-def fall_back(model, config, calibration, *, budget=0.1, to="dynamic", batches=None):
+def fall_back(model, config, calibration, *, budget=0.1, to="dynamic", batches=None, ranking=None):
     """An int8 model in which the layers that change its result the most have fallen back, as many as a budget allows.
 
     `sensitivity` measures what each layer alone does to the model's result. From the worst on, layers fall back as long
@@ -22,12 +22,15 @@ def fall_back(model, config, calibration, *, budget=0.1, to="dynamic", batches=N
         to: "dynamic": their activations are quantized row by row with what they hold, as QuantConfig(activations=
             PerToken()) has it; or "float": they stay as they are.
         batches: what the sensitivity is measured on, by default the calibration's.
+        ranking: what `sensitivity` has found for this model, config and calibration, to try several budgets with it;
+            by default it is measured here.
 
     Returns:
         A copy of the model. Its attribute `fallen_back` names the layers, the worst first.
 
     Raises:
-        ValueError for a budget or a fall-back that make no sense, and what quantize_model and sensitivity raise.
+        ValueError for a budget or a fall-back that make no sense and for a ranking of other layers, and what
+        quantize_model and sensitivity raise.
 
     Source: Wu et al. 2020, "Integer Quantization for Deep Learning Inference: Principles and Empirical Evaluation",
     section 5.2, partial quantization.
@@ -47,10 +50,11 @@ def fall_back(model, config, calibration, *, budget=0.1, to="dynamic", batches=N
         raise ValueError(f"fall_back: to must be 'dynamic' or 'float', got {to!r}")
     calibration = None if calibration is None else list(calibration)
     plans = {plan.names[0]: (layer, plan) for layer, plan in plan_layers(model, config).items()}
-    worst_first = sorted(
-        (row for row in sensitivity(model, config, calibration, batches).rows if row["name"] != OUTPUT),
-        key=lambda row: row["sqnr_db"],
-    )
+    if ranking is None:
+        ranking = sensitivity(model, config, calibration, batches)
+    worst_first = sorted((row for row in ranking.rows if row["name"] != OUTPUT), key=lambda row: row["sqnr_db"])
+    if {row["name"] for row in worst_first} != plans.keys():
+        raise ValueError("fall_back: ranking must be what sensitivity found for the layers of this model and config")
     left = budget * sum(layer.weight.numel() for layer, _ in plans.values())
     overrides = {}
     for row in worst_first:
