@@ -1,16 +1,15 @@
 """python -m benchmarks.beside_triton: our matmul beside Triton's of the same tile, both run by the emulator on sm_80.
 
 Counted, not timed: what each does for a product, and what ptxas gives it. Triton's PTX is tests/emulator/triton's. A
-machine with nvcc is needed, and no GPU.
+machine with nvcc is needed, and no GPU. Writes benchmarks/beside_triton.csv.
 """
 
+import csv
 import re
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from benchmarks.evidence import compiled
 from benchmarks.evidence.counted import base, kernel_name
@@ -19,6 +18,7 @@ from tests.cases import codes
 from tests.emulator import DEVICES, emulated, toolkit
 from tests.emulator.devices import Use, resident_blocks
 
+FILE = Path(__file__).with_suffix(".csv")
 DEVICE = "sm_80"
 SIZE = 256
 K = (1024, 2048)  # the difference between the two is the main loop's alone
@@ -127,9 +127,22 @@ def rows():
         yield row(f"ours, {tile}", *(ours(number, a, b if b_is_weight else b.contiguous()) for a, b in products))
 
 
+def counted():
+    """The table's lines."""
+    return [list(line) for line in rows()]
+
+
+def read():
+    """(the heads, the lines) that are kept."""
+    with FILE.open(newline="") as file:
+        heads, *lines = csv.reader(file)
+    return heads, lines
+
+
 def main():
-    torch.manual_seed(0)
-    lines = [HEAD, *rows()]
+    lines = [list(HEAD), *counted()]
+    with FILE.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

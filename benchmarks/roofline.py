@@ -29,15 +29,19 @@ def cell(card, m, n, k):
     return f"{plan.kernel}{parts} {plan.efficiency:.0%} {plan.bound}"
 
 
-def table(card):
-    head = "| layer | N x K | " + " | ".join(f"M = {m:,}" for m in ROWS) + " |"
-    lines = [head, "| --- " * (2 + len(ROWS)) + "|"]
+def lines(card):
+    """The table's lines: a model's name alone, or a layer's name, its size and its cells."""
     for model, layers in LAYERS.items():
-        lines.append(f"| **{model}** " + "| " * (1 + len(ROWS)) + "|")
+        yield [model, *[""] * (1 + len(ROWS))]
         for layer, (n, k) in layers.items():
-            cells = " | ".join(cell(card, m, n, k) for m in ROWS)
-            lines.append(f"| {layer} | {n} x {k} | {cells} |")
-    return "\n".join(lines)
+            yield [layer, f"{n} x {k}", *(cell(card, m, n, k) for m in ROWS)]
+
+
+def table(card):
+    found = ["| layer | N x K | " + " | ".join(f"M = {m:,}" for m in ROWS) + " |", "| --- " * (2 + len(ROWS)) + "|"]
+    for name, *cells in lines(card):
+        found.append(f"| {name if any(cells) else f'**{name}**'} | {' | '.join(cells)} |".replace("  ", " "))
+    return "\n".join(found)
 
 
 def text():

@@ -1,6 +1,7 @@
 """The benchmarks' clock, their rows and their report, on numbers that were made up; deep, that each of them runs."""
 
 import dataclasses
+import html
 import json
 import re
 import shutil
@@ -11,7 +12,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from benchmarks import cases, layers, machine, peers, report, rows, timing
+from benchmarks import beside_triton, cases, layers, machine, peers, report, roofline, rows, timing
 from benchmarks.report import charts, tables
 from benchmarks.timing import Candidate
 
@@ -208,7 +209,13 @@ def test_the_page_has_every_candidate_and_needs_no_network(result, tmp_path):
     assert not re.findall(r"""(?:src|href)=['"]?+(?!data:)|https?://|@import|url\(""", text)
     assert "not &lt;here&gt;" in text
     assert "counted in the emulator, not measured" in text
+    assert all(f"<td>{cell}</td>" in text for line in beside_triton.read()[1] for cell in map(html.escape, line))
+    assert all(f"<h3>{card}</h3>" in text for card in roofline.CARDS)
     assert len(list(tmp_path.glob("chart-*.png"))) == text.count("<img ") >= 3
+
+
+def test_the_bounds_on_four_cards_are_those_of_the_plan():
+    assert roofline.text() == roofline.PAGE.read_text(), "`python -m benchmarks.roofline` makes the page anew"
 
 
 def test_without_matplotlib_the_page_says_so(result, tmp_path, monkeypatch):
@@ -279,6 +286,7 @@ def test_each_benchmark_runs(group, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     notes = json.loads((tmp_path / "rows.csv.json").read_text())
     assert notes["broken"] == []
+    assert notes["failed"] == {}  # of the peers that are here
     found = rows.cells(rows.read(file))
     if not found and group == "models":
         pytest.skip(f"no model is installed: {notes['absent']}")

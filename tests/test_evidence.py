@@ -16,6 +16,7 @@ if shutil.which("nvcc") is None:
 if not quaver.build_info()["cuda"]:
     pytest.skip(f"no CUDA kernels: {quaver.build_info()['cuda_unavailable_reason']}", allow_module_level=True)
 
+from benchmarks import beside_triton
 from benchmarks.evidence import bounds, cases, compiled, machine_code, page, table
 from benchmarks.evidence.counted import WHOLE_OP
 from tests.emulator import DEVICES
@@ -205,3 +206,10 @@ def test_occupancy():
     assert compiled.blocks_that_fit("sm_80", heavy, 256, 0) == 2  # 65,536 / (128 * 256) registers
     assert compiled.blocks_that_fit("sm_80", shared, 256, 0) == 4  # 164 / 41 KiB, one of them the system's
     assert compiled.blocks_that_fit("sm_80", light, 128, 160 * 1024) == 1
+
+
+@pytest.mark.deep
+def test_the_counts_beside_tritons_are_kept():
+    assert (list(beside_triton.HEAD), beside_triton.counted()) == beside_triton.read(), (
+        "`python -m benchmarks.beside_triton` counts anew; look at what changed before you keep it"
+    )

@@ -2,15 +2,13 @@
 the GPU's side."""
 
 import base64
-import statistics
 from html import escape
 from itertools import groupby
 
 from benchmarks import rows
 from benchmarks.cases import in_time
-from benchmarks.evidence import table as evidence
 
-from . import charts
+from . import charts, counted
 from .tables import in_words, machine_line
 
 STYLE = """
@@ -72,7 +70,7 @@ def text_of(result, drawn, without=""):
         "<h2>Every case</h2><p><input type='search' placeholder='op, shape, dtype, candidate ...'></p>",
         _cases(result),
         _beside(result),
-        _counted(),
+        *counted.sections(),
         f"<script>{FILTER}</script></html>",
     ]
     return "\n".join(parts)
@@ -124,24 +122,3 @@ def _beside(result):
             lines.append(f"<span class='soft'>{escape(where)}: {note['seconds']} s in all</span>")
     items = "".join(f"<li>{line}</li>" for line in dict.fromkeys(lines))
     return f"<h2>Beside the cases</h2><ul>{items}</ul>" if lines else ""
-
-
-def _counted():
-    """A line for each op and architecture: the worst case and the median."""
-    counted = [row for row in evidence.read() if row["kernel"] == evidence.WHOLE_OP or row["bytes_over_compulsory"]]
-    counted.sort(key=lambda row: (row["op"], int(row["architecture"].removeprefix("sm_"))))
-    lines = []
-    for (op, architecture), grouped in groupby(counted, key=lambda row: (row["op"], row["architecture"])):
-        own = list(grouped)
-        cells = [f"<td>{op}</td><td>{architecture}</td><td>{len({row['case'] for row in own})}</td>"]
-        for name in ("bytes_over_compulsory", "sectors_over_ideal", "wavefronts_over_ideal"):
-            values = [row[name] for row in own if row[name] is not None]
-            cells.append(f"<td>{statistics.median(values):.2f} ({max(values):.2f})</td>" if values else "<td></td>")
-        lines.append(f"<tbody class='case'><tr>{''.join(cells)}</tr></tbody>")
-    heads = "".join(f"<th>{head}</th>" for head in ("op", "architecture", "cases", "bytes", "sectors", "wavefronts"))
-    return (
-        "<h2>The GPU's side: counted in the emulator, not measured</h2><p>What the CUDA kernels move, as a share of"
-        " what must be moved, of the fewest sectors and of the fewest shared-memory wavefronts: the median of an op's"
-        " cases, and the most. No GPU was used. benchmarks/EVIDENCE.md has every case, benchmarks/ROOFLINE.md the"
-        f" bounds on four cards.</p><table><thead><tr>{heads}</tr></thead>{''.join(lines)}</table>"
-    )
