@@ -23,7 +23,7 @@ help:
 	@echo "make wheel   sdist and wheel, into dist;  make test-wheel  the wheel's tests beside torch $(TORCHES)"
 	@echo "make check   formatting and lint"
 	@echo "make bench   time the ops against the pure-torch reference and their peers, and write a report; QUICK=1: minutes"
-	@echo "make accuracy  what int8 costs three real models, recipe by recipe, and keep the tables: an hour"
+	@echo "make accuracy  what int8 costs three real models, recipe by recipe, and keep the tables: two hours"
 	@echo "make evidence  count what the CUDA kernels do, with no GPU, and keep the table"
 	@echo "make gpu-test  on a machine with a GPU: the kernels on the real thing;  make gpu-bench  their times, beside torch's"
 	@echo "make docs    these functions and their pages as a site, into build/site; dead links are errors"
