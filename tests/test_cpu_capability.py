@@ -161,9 +161,9 @@ def main():
     print(json.dumps({"capability": quaver.build_info()["cpu_capability"], "digests": found}))
 
 
-def run_with(capability):
-    """main() in a process of its own: the capability is read once in a process."""
-    environment = {name: value for name, value in os.environ.items() if name != "QUAVER_CPU_CAPABILITY"}
+def run_with(capability, **more):
+    """main() in a process of its own, with more in its environment: the capability is read once in a process."""
+    environment = {name: value for name, value in os.environ.items() if name != "QUAVER_CPU_CAPABILITY"} | more
     if capability is not None:
         environment["QUAVER_CPU_CAPABILITY"] = capability
     process = subprocess.run(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from quaver import _C
+from tests import rebuilt
 from tests.sanitizers import build, process
 from tests.test_cpu_capability import CAPABILITIES
 
@@ -51,7 +52,7 @@ def run_with(capability, every_check=False):
         pytest.skip(f"this machine has no {capability}, only {best}")
     told = passes("-m", "tests.sanitizers", every_check=every_check, QUAVER_CPU_CAPABILITY=capability)
     library, used = told.split()
-    assert Path(library) == build.library(build.package(every_check))
+    assert Path(library) == rebuilt.library(build.package(every_check))
     if used != capability:
         pytest.skip(f"this machine has no {capability}, only {used}")
 
@@ -63,7 +64,7 @@ def run_tests(names, *options, without=(), every_check=False):
     options += ("-k", " and ".join(f"not {word}" for word in (*NOT_HERE, *without)))
     files = [f"tests/test_{name}.py" for name in names]
     told = passes("-c", start, *options, *files, every_check=every_check)
-    assert Path(told.splitlines()[0]) == build.library(build.package(every_check))
+    assert Path(told.splitlines()[0]) == rebuilt.library(build.package(every_check))
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
@@ -108,7 +109,7 @@ def test_what_is_read_beyond_a_tensor():
 
 def run_sums(folder, file="arith.h", line="#pragma once", instead="#pragma once"):
     """tests/sanitizers/sums.cpp over the kernels with another line."""
-    shutil.copytree(build.ROOT / "csrc", folder / "csrc")
+    shutil.copytree(rebuilt.ROOT / "csrc", folder / "csrc")
     text = (folder / "csrc" / file).read_text()
     assert text.count(line) == 1
     (folder / "csrc" / file).write_text(text.replace(line, instead))

@@ -10,7 +10,8 @@ namespace quaver {
 
 #if defined(__x86_64__)
 template <class Body>
-__attribute__((target("avx2,fma,f16c"))) void run_avx2_fused(const Body& body) {
+QUAVER_TARGET("avx2,fma,f16c")
+void run_avx2_fused(const Body& body) {
   body();
 }
 

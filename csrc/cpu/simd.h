@@ -6,6 +6,11 @@
 
 #include "cpu/capability.h"
 
+// Compiles a function for instruction sets; tests/instruction_sets replaces it where it emulates them.
+#ifndef QUAVER_TARGET
+#define QUAVER_TARGET(names) __attribute__((target(names)))
+#endif
+
 // Marks a lambda that `vectorized` inlines into each of its targets.
 #define QUAVER_INLINE __attribute__((always_inline))
 
@@ -13,13 +18,14 @@ namespace quaver {
 
 #if defined(__x86_64__)
 template <class Body>
-__attribute__((target("avx2"))) void run_avx2(const Body& body) {
+QUAVER_TARGET("avx2")
+void run_avx2(const Body& body) {
   body();
 }
 
 template <class Body>
-__attribute__((target("avx2,avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512"))) void run_avx512(
-    const Body& body) {
+QUAVER_TARGET("avx2,avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512")
+void run_avx512(const Body& body) {
   body();
 }
 #endif

@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 
+from tests import rebuilt
+
 from . import build
 
 OPTIONS = (
@@ -18,7 +20,7 @@ def run(*arguments, folder, **environment):
     """`python *arguments`, which imports quaver from `folder`, as build.package gives it."""
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
-        cwd=build.ROOT,
+        cwd=rebuilt.ROOT,
         env={**os.environ, **_sanitized(folder), **environment},
         capture_output=True,
         text=True,
@@ -35,10 +37,10 @@ def report(done):
 
 def _sanitized(folder):
     """The sanitizer takes malloc's place if it comes first, and that of throwing if what throws is there already."""
-    libraries = build.linked(build.library(folder))
+    libraries = build.linked(rebuilt.library(folder))
     return {
         "LD_PRELOAD": f"{libraries['libasan']} {libraries['libstdc++']}",
         "ASAN_OPTIONS": ":".join(OPTIONS),
         "UBSAN_OPTIONS": "print_stacktrace=1",
-        "PYTHONPATH": os.pathsep.join([str(folder), str(build.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONPATH": rebuilt.import_path(folder),
     }

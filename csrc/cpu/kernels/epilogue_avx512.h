@@ -13,7 +13,7 @@
 namespace quaver {
 
 #define QUAVER_AVX512_INLINE \
-  inline __attribute__((always_inline, target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")))
+  inline __attribute__((always_inline)) QUAVER_TARGET("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")
 
 // 16 columns' division by out_scale.
 struct VectorQuotient {

@@ -23,14 +23,14 @@ inline __attribute__((always_inline)) void narrow_half(const float* __restrict f
 
 #if defined(__x86_64__)
 // Instructions need functions of their own: what is inlined into a body may use those of every target only.
-__attribute__((target("avx2,f16c"))) inline void widen_half(const Float16* from, int64_t n, float* to, Fused<8>) {
+QUAVER_TARGET("avx2,f16c") inline void widen_half(const Float16* from, int64_t n, float* to, Fused<8>) {
   int64_t i = 0;
   for (; i + 8 <= n; i += 8)
     _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
   widen_half(from + i, n - i, to + i, Fused<0>{});
 }
 
-__attribute__((target("avx2,f16c"))) inline void narrow_half(const float* from, int64_t n, Float16* to, Fused<8>) {
+QUAVER_TARGET("avx2,f16c") inline void narrow_half(const float* from, int64_t n, Float16* to, Fused<8>) {
   int64_t i = 0;
   for (; i + 8 <= n; i += 8)
     _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i),
@@ -38,16 +38,16 @@ __attribute__((target("avx2,f16c"))) inline void narrow_half(const float* from, 
   narrow_half(from + i, n - i, to + i, Fused<0>{});
 }
 
-__attribute__((target("avx512f,avx512bw,avx512vl"))) inline void widen_half(const Float16* from, int64_t n, float* to,
-                                                                            Fused<16>) {
+QUAVER_TARGET("avx512f,avx512bw,avx512vl")
+inline void widen_half(const Float16* from, int64_t n, float* to, Fused<16>) {
   for (int64_t i = 0; i < n; i += 16) {
     const __mmask16 rest = n - i < 16 ? (1u << (n - i)) - 1 : 0xFFFFu;
     _mm512_mask_storeu_ps(to + i, rest, _mm512_maskz_cvtph_ps(rest, _mm256_maskz_loadu_epi16(rest, from + i)));
   }
 }
 
-__attribute__((target("avx512f,avx512bw,avx512vl"))) inline void narrow_half(const float* from, int64_t n, Float16* to,
-                                                                             Fused<16>) {
+QUAVER_TARGET("avx512f,avx512bw,avx512vl")
+inline void narrow_half(const float* from, int64_t n, Float16* to, Fused<16>) {
   for (int64_t i = 0; i < n; i += 16) {
     const __mmask16 rest = n - i < 16 ? (1u << (n - i)) - 1 : 0xFFFFu;
     const __m512 x = _mm512_maskz_loadu_ps(rest, from + i);

@@ -59,9 +59,9 @@ void multiply_portable(const BlockOfRows& a, const uint8_t* panel, int64_t steps
 
 #if defined(__x86_64__)
 
-#define QUAVER_AVX2 __attribute__((target("avx2")))
-#define QUAVER_AVX_VNNI __attribute__((target("avx2,avxvnni")))
-#define QUAVER_AVX512_VNNI __attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")))
+#define QUAVER_AVX2 QUAVER_TARGET("avx2")
+#define QUAVER_AVX_VNNI QUAVER_TARGET("avx2,avxvnni")
+#define QUAVER_AVX512_VNNI QUAVER_TARGET("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 
 template <class Code>
 QUAVER_AVX2 inline __m256i widened(__m128i codes) {

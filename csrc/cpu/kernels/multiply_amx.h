@@ -15,7 +15,7 @@
 namespace quaver {
 
 #define QUAVER_AMX \
-  __attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512,amx-tile,amx-int8")))
+  QUAVER_TARGET("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512,amx-tile,amx-int8")
 
 // Tiles of 16 rows of 64 bytes, as long as it lives.
 class AmxTiles {
@@ -26,7 +26,8 @@ class AmxTiles {
       config.row_bytes[tile] = 64;
       config.rows[tile] = 16;
     }
-    asm volatile("ldtilecfg %0" ::"m"(config));  // the compiler's own intrinsic hides what it reads
+    asm volatile("" ::"m"(config));  // the intrinsic tells of its first 8 bytes only
+    _tile_loadconfig(&config);
   }
   QUAVER_AMX ~AmxTiles() { _tile_release(); }
   AmxTiles(const AmxTiles&) = delete;

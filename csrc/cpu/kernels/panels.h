@@ -101,7 +101,7 @@ inline void half_of_columns(const uint8_t* line, int64_t stride, uint8_t* half) 
 }
 
 #if defined(__x86_64__)
-#define QUAVER_AVX512 __attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")))
+#define QUAVER_AVX512 QUAVER_TARGET("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")
 
 // The same: 16 x 16 words are transposed, first in blocks of 4 x 4 within quarters of vectors, then the quarters.
 QUAVER_AVX512 inline void half_of_lines_avx512(const uint8_t* line, int64_t stride, uint8_t* half) {
