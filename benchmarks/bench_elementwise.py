@@ -312,7 +312,7 @@ OPS = {  # op: (candidates, granularities, what is moved beside x)
 
 def cases(chosen):
     sizes = {LARGE: COLD, SMALL: WARM} if not chosen.quick else {SMALL: WARM}
-    dtypes = DTYPES if not chosen.quick else DTYPES[:1]
+    dtypes = DTYPES if not chosen.quick and chosen.threads == 1 else DTYPES[:1]  # one says how threads scale
     for (op, (make, granularities, beside)), (shape, memory), dtype in product(OPS.items(), sizes.items(), dtypes):
         for granularity in granularities:
             item = dtype.itemsize

@@ -35,9 +35,6 @@ def measure(group, case, threads, probe):
     sets = [{name: each for name, each in case.make(seed).items() if each is not None} for seed in range(count)]
     timing.check(sets[0], case.near)
     calls = [{name: candidate.call for name, candidate in each.items()} for each in sets]
-    for each in calls[1:]:
-        for call in each.values():
-            call()  # whose first call takes memory from the system
     before = probe.slowdowns()
     timings = timing.take_turns(calls, case.clock)
     disturbed = machine.disturbed(before, probe.slowdowns())

@@ -29,13 +29,13 @@ ROWS = (1, 8, 16, 17, 64, 256, 2048, 8192)
 # What a CPU takes of them: a few layers and rows, up to as many multiplications in a product. The reference multiplies
 # in float64.
 ON_CPU = {
-    "Llama-3-8B": ("output", "down"),
-    "Llama-3-70B, one of 8 GPUs": ("q, k, v", "output"),
+    "Llama-3-8B": ("output",),
+    "Llama-3-70B, one of 8 GPUs": ("q, k, v",),
     "MiniLM-L6": ("q, k, v, output", "up", "down"),
     "EfficientNet-B0, 1x1 convolutions": ("expand 24", "project 672", "head"),
 }
-ROWS_ON_CPU = (1, 16, 64, 256, 2048, 8192)
-MOST_ON_CPU = 2**33
+ROWS_ON_CPU = (1, 16, 128, 1024, 8192)
+MOST_ON_CPU = 2**32
 MOST_QUICK = 2**25
 
 

@@ -26,6 +26,7 @@ SECONDS = 0.5  # a comparison goes on for at least as long, within the turns abo
 SECONDS_PER_TURN = 2e-3  # a short call is repeated for as long
 SLOW = 20  # who takes so many times the fastest's time has few turns
 SLOW_TURNS = 3
+LONG = 50.0  # milliseconds of a call that needs no warming up
 REST = 5e-3  # seconds in which threads that look for more work stop doing so
 COLD = 3  # times the last cache, what cold calls rotate through
 # How far another computation of the same thing may be, as a share of the result's norm: one in floats or other codes.
@@ -153,6 +154,16 @@ def summary(times):
     return Timing(low, median, high)
 
 
+def warm_up(calls, clock):
+    """Milliseconds of the first of a candidate's calls. Every first call is slower: it takes memory from the system."""
+    once = clock(calls[0])
+    if once >= LONG:
+        return once
+    for call in calls[1:]:
+        call()
+    return min(once, clock(calls[0]))
+
+
 def take_turns(sets, clock=milliseconds):
     """{name: Timing} of calls whose results have been looked at.
 
@@ -161,7 +172,7 @@ def take_turns(sets, clock=milliseconds):
         clock: what gives a call's milliseconds.
     """
     names = list(sets[0])
-    once = {name: min(clock(calls[name]) for calls in [sets[0]] * 2) for name in names}  # the first warms up
+    once = {name: warm_up([calls[name] for calls in sets], clock) for name in names}
     warm = len(sets) == 1
     repeats = {name: max(1, min(200, round(1e3 * SECONDS_PER_TURN / max(took, 1e-4)))) for name, took in once.items()}
     slow = {name for name in names if once[name] > SLOW * min(once.values())}

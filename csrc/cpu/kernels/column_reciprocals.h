@@ -9,6 +9,11 @@
 
 namespace quaver {
 
+// Whether a mode takes its codes from them. Each column has a rest and bounds of its own, and with those the products
+// take longer than a division of 8 floats does; that of 16 floats takes longer still.
+template <QuantizeMode kMode, int kWidth>
+inline constexpr bool kTakesColumnReciprocals = kAvoidsDivision<kMode, kWidth> && kWidth == 16;
+
 // None where rows differ, are too few for it to pay, or have a scale or zero point that needs a division.
 class ColumnReciprocals {
  public:

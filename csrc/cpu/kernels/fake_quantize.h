@@ -14,7 +14,7 @@ namespace quaver {
 // x to the float that its code stands for; float16 is made of that later.
 template <QuantizeMode kMode, class T, int kWidth>
 struct FakeQuantization {
-  static constexpr bool kTakesReciprocals = kAvoidsDivision<kMode, kWidth>;
+  static constexpr bool kTakesReciprocals = kTakesColumnReciprocals<kMode, kWidth>;
   CodeRange range;
 
   QUAVER_FUNCTION T by_reciprocal(T x, float scale, float reciprocal, int32_t zero_point) const {

@@ -16,7 +16,7 @@ using CodeByte = uint8_t;
 // x to its code.
 template <QuantizeMode kMode, class Code, int kWidth>
 struct Quantization {
-  static constexpr bool kTakesReciprocals = kAvoidsDivision<kMode, kWidth>;
+  static constexpr bool kTakesReciprocals = kTakesColumnReciprocals<kMode, kWidth>;
   CodeRange range;
 
   template <class T>
