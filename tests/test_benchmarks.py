@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import beside_triton, cases, layers, machine, peers, report, roofline, rows, timing
-from benchmarks.report import charts, tables
+from benchmarks.report import charts, reasons, tables
 from benchmarks.timing import Candidate
 
 # The clock
@@ -192,6 +192,20 @@ def test_losses_stand_in_bold_and_disturbed_cases_are_marked(result):
     assert (
         tables.in_words(result) == "7 comparisons; of 7 with peers, quaver is beaten in 1; disturbed by other work: 1"
     )
+
+
+def test_every_loss_that_is_kept_has_its_reason():
+    for result in report.kept():
+        unexplained = reasons.given(result).get(None, [])
+        assert not unexplained, [(cell.ours.key, cell.peers[0].candidate) for cell in unexplained]
+        used = {reasons.reason_of(result, cell) for cell in result.cells if cell.loses}
+        assert len(used) > 1
+
+
+def test_a_loss_without_a_reason_says_so(result, monkeypatch):
+    monkeypatch.setattr(reasons, "REASONS", ())
+    assert reasons.given(result) == {None: [result.cells[0]]}
+    assert "- not found out yet: 1 of 7 comparisons, such as product to int32 of MiniLM-L6" in tables.text_of([result])
 
 
 def test_the_tables_are_those_of_the_kept_results():

@@ -8,7 +8,7 @@ from itertools import groupby
 from benchmarks import rows
 from benchmarks.cases import in_time
 
-from . import charts, counted
+from . import charts, counted, reasons
 from .tables import in_words, machine_line
 
 STYLE = """
@@ -69,6 +69,7 @@ def text_of(result, drawn, without=""):
     parts += [
         "<h2>Every case</h2><p><input type='search' placeholder='op, shape, dtype, candidate ...'></p>",
         _cases(result),
+        _losses(result),
         _beside(result),
         *counted.sections(),
         f"<script>{FILTER}</script></html>",
@@ -108,6 +109,15 @@ def _case(result, key, candidates):
         first = f"<td rowspan='{len(candidates)}'>{name}</td>" if place == 0 else ""
         lines.append(f"<tr{' class=ours' if row.ours else ''}>{first}{''.join(cells)}</tr>")
     return f"<tbody class='case'>{''.join(lines)}</tbody>"
+
+
+def _losses(result):
+    """Why others are faster where they are."""
+    items = [
+        f"<li>{escape(words or 'not found out yet')}: <b>{len(cells)}</b> of {len(result.cells)} comparisons</li>"
+        for words, cells in reasons.given(result).items()
+    ]
+    return f"<h2>Where others are faster, and why</h2><ul>{''.join(items)}</ul>" if items else ""
 
 
 def _beside(result):

@@ -6,6 +6,7 @@ from itertools import groupby
 from benchmarks import machine, rows
 from benchmarks.cases import in_time
 
+from . import reasons
 from .result import kept
 
 README = machine.ROOT / "README.md"
@@ -47,7 +48,7 @@ def text_of(results):
         parts.append(f"## {machine_line(result.about)}\n")
         for (group, op), cells in groupby(result.cells, key=lambda cell: (cell.ours.group, cell.ours.op)):
             parts.append(f"### {group}: {op}\n\n{_table(result, list(cells))}\n")
-        parts.append(_notes(result))
+        parts += [_losses(result), _notes(result)]
     return "\n".join(parts)
 
 
@@ -66,6 +67,16 @@ def _table(result, cells):
             f"| {ratio(cell.over_reference)} | {peer} | {f'{share[1]:.0%}' if share else '-'} |"
         )
     return "\n".join(lines)
+
+
+def _losses(result):
+    """Why others are faster where they are."""
+    lines = [
+        f"- {words or 'not found out yet'}: {len(cells)} of {len(result.cells)} comparisons, such as "
+        f"{cells[0].ours.op} of {cells[0].ours.case}"
+        for words, cells in reasons.given(result).items()
+    ]
+    return "### Where others are faster, and why\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
 def _notes(result):
