@@ -9,6 +9,11 @@ ALONE = "product alone"  # a part of quaver's work, and no rival of anybody's
 LOSS = 0.97  # a peer's time over ours; nearer to 1 is what repeated runs differ by
 
 
+def is_ours(candidate):
+    """Whether it is quaver, in one of its ways."""
+    return candidate.split(",")[0] == OURS
+
+
 @dataclass(frozen=True)
 class Row:
     """One candidate's time for one case."""
@@ -34,7 +39,7 @@ class Row:
     @property
     def ours(self):
         """Whether the candidate is quaver, in one of its ways."""
-        return self.candidate.split(",")[0] == OURS
+        return is_ours(self.candidate)
 
 
 COLUMNS = tuple(field.name for field in fields(Row))

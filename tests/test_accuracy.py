@@ -23,6 +23,12 @@ def test_the_readme_shows_what_was_kept():
     assert shown == "\n" + page.text_of(page.read())
 
 
+def test_what_was_kept_reaches_every_bar():
+    text = page.text_of(page.read())
+    assert text.count(", reached") == len(page.BARS)
+    assert "not reached" not in text
+
+
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "CSV", tmp_path / "accuracy.csv")

@@ -188,11 +188,16 @@ FLAGS = {
 }
 
 
-def test_nothing_that_the_machine_has_is_overlooked(machine):
-    """By the kernel's word: an instruction set that is not found is tested nowhere. Tiles may be refused."""
+def machine_flags():
+    """What the kernel says that the machine has; nothing where it is not Linux or not x86."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    flags = next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())
+    return next((set(line.split(":")[1].split()) for line in lines if line.startswith("flags")), set())
+
+
+def test_nothing_that_the_machine_has_is_overlooked(machine):
+    """By the kernel's word: an instruction set that is not found is tested nowhere. Tiles may be refused."""
+    flags = machine_flags()
     best, *others = [name for name, needed in FLAGS.items() if needed <= flags]
     assert machine["capability"] in ((best, others[0]) if best == "amx" else (best,))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import rebuilt
-from tests.test_cpu_capability import CAPABILITIES, run_with
+from tests.test_cpu_capability import CAPABILITIES, machine_flags, run_with
 
 pytestmark = pytest.mark.deep  # compiling takes minutes
 
@@ -25,10 +25,16 @@ NOT_HERE = "not compile and not emulated and not opcheck"  # what calls a compil
 
 @pytest.fixture(scope="module")
 def environment():
-    flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
-    if not {"avx2", "fma", "f16c"} <= set(flags.split()):
+    if not {"avx2", "fma", "f16c"} <= machine_flags():
         pytest.skip("the emulated instructions are made of AVX2's, and this machine has none")
-    return {"PYTHONPATH": rebuilt.import_path(rebuilt.package("instruction_sets", FLAGS, more_sources=(HEADER,)))}
+    folder = rebuilt.package("instruction_sets", FLAGS, more_sources=(HEADER,))
+    found = {"PYTHONPATH": rebuilt.import_path(folder)}
+    told = [sys.executable, "-c", "from quaver import _C; print(_C.__file__)"]
+    done = subprocess.run(
+        told, cwd=rebuilt.ROOT, env={**os.environ, **found}, capture_output=True, text=True, check=True
+    )
+    assert Path(done.stdout.strip()) == rebuilt.library(folder)
+    return found
 
 
 @pytest.mark.parametrize("capability", EMULATED)

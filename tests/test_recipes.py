@@ -453,8 +453,12 @@ def test_fall_back_takes_a_ranking(monkeypatch):
     monkeypatch.setattr("quaver.recipes.fallback.sensitivity", None)  # it is not asked again
     assert fall_back(model, STATIC, calibration, budget=1, ranking=ranking).fallen_back == worst_first
     other = torch.nn.Sequential(torch.nn.Linear(32, 32))
-    with pytest.raises(ValueError, match=r"^fall_back: ranking must be what sensitivity found for the layers of this"):
+    with pytest.raises(
+        ValueError, match=r"^fall_back: ranking must be what sensitivity found for the layers of .* '0'$"
+    ):
         fall_back(other, STATIC, calibration, ranking=ranking)
+    with pytest.raises(TypeError, match=r"^fall_back: ranking must be a Comparison, got dict$"):
+        fall_back(model, STATIC, calibration, ranking={})
 
 
 def test_fall_back_knows_names_from_patterns():

@@ -1,6 +1,7 @@
 """The GPU's side of the page, with no GPU: what was counted in the emulator and what is bounded, never measured."""
 
 import statistics
+from functools import cache
 from html import escape
 from itertools import groupby
 
@@ -9,8 +10,9 @@ from benchmarks.evidence import table as evidence
 from benchmarks.layers import ROWS
 
 
+@cache
 def sections():
-    """The parts of the page, in HTML."""
+    """The parts of the page, in HTML. Of no result: they are made once."""
     return [_moved(), _beside_triton(), _bounds()]
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from quaver import QuantConfig, QuantLinear
+from quaver import Comparison, QuantConfig, QuantLinear
 
 def smooth_quant(
     model: torch.nn.Module,
@@ -47,4 +47,5 @@ def fall_back(
     budget: float = 0.1,
     to: Literal["dynamic", "float"] = "dynamic",
     batches: Iterable[Any] | None = None,
+    ranking: Comparison | None = None,
 ) -> torch.nn.Module: ...

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from quaver.compare import OUTPUT, sensitivity
+from quaver.compare import OUTPUT, Comparison, sensitivity
 from quaver.model import plan_layers, quantize_model
 from quaver.qparams import PerToken
 
@@ -50,11 +50,17 @@ def fall_back(model, config, calibration, *, budget=0.1, to="dynamic", batches=N
         raise ValueError(f"fall_back: to must be 'dynamic' or 'float', got {to!r}")
     calibration = None if calibration is None else list(calibration)
     plans = {plan.names[0]: (layer, plan) for layer, plan in plan_layers(model, config).items()}
+    if not isinstance(ranking, Comparison | None):
+        raise TypeError(f"fall_back: ranking must be a Comparison, got {type(ranking).__name__}")
     if ranking is None:
         ranking = sensitivity(model, config, calibration, batches)
     worst_first = sorted((row for row in ranking.rows if row["name"] != OUTPUT), key=lambda row: row["sqnr_db"])
-    if {row["name"] for row in worst_first} != plans.keys():
-        raise ValueError("fall_back: ranking must be what sensitivity found for the layers of this model and config")
+    unlike = {row["name"] for row in worst_first} ^ plans.keys()
+    if unlike:
+        raise ValueError(
+            "fall_back: ranking must be what sensitivity found for the layers of this model and config, and only one of"
+            f" them has {min(unlike)!r}"
+        )
     left = budget * sum(layer.weight.numel() for layer, _ in plans.values())
     overrides = {}
     for row in worst_first:
