@@ -55,52 +55,79 @@ inline bool has_zero_points(const MatmulProblem& problem) {
   return problem.a_zero_point.data != nullptr || problem.b_zero_point.data != nullptr;
 }
 
-// Results of the fixed mode, of one row.
-template <class Out>
-inline __attribute__((always_inline)) void store_fixed_row(const StoredBlock& block, int row,
-                                                           const int32_t* __restrict acc, Out* __restrict out) {
-  const ColumnValues& columns = *block.columns;
-  for (int n = 0; n < columns.count; ++n) {
-    const FixedMultiplier multiplier =
-        fixed_multiplier(block.row_values->scale[row], columns.scale[n], columns.out_scale[n]);
-    out[n] = static_cast<Out>(requantize_fixed(wrapping_add(acc[n], columns.integer_bias[n]), multiplier,
-                                               block.problem->relu, columns.out_zero_point[n], block.problem->range));
-  }
-}
+// The multipliers of a panel's columns in the fixed mode: made again only for a row whose scale is another.
+struct FixedMultipliers {
+  int32_t significand[Panel::kColumns];
+  int32_t shift[Panel::kColumns];
+  float a_scale;
+  bool made = false;
 
-// The equations as they stand, for compilers to vectorize.
+  inline __attribute__((always_inline)) void make(float scale, const ColumnValues& column) {
+    if (made && scale == a_scale) return;
+    for (int n = 0; n < Panel::kColumns; ++n) {
+      const FixedMultiplier multiplier = fixed_multiplier(scale, column.scale[n], column.out_scale[n]);
+      significand[n] = multiplier.significand;
+      shift[n] = multiplier.shift;
+    }
+    a_scale = scale;
+    made = true;
+  }
+};
+
+// The equations as they stand, for compilers to vectorize. Whole rows of a panel are written where they belong; arrays
+// are copied by loops, since a vector that is read soon after it was written in parts is waited for.
 template <class Out>
 struct Epilogue : StoredBlock {
   explicit Epilogue(const StoredBlock& block) : StoredBlock(block) {}
 
-  inline __attribute__((always_inline)) void row(int i) const {
+  inline __attribute__((always_inline)) void row(int i) {
     const ColumnValues& __restrict column = *columns;
-    int32_t acc[Panel::kColumns];
-    std::memcpy(acc, (*sums)[i], sizeof acc);
-    if (has_zero_points(*problem))
+    const int32_t* __restrict products = (*sums)[i];
+    int32_t without[Panel::kColumns];
+    if (has_zero_points(*problem)) {
       for (int n = 0; n < Panel::kColumns; ++n)
-        acc[n] = less_zero_points(acc[n], row_values->zero_point[i], row_values->sum[i], column.zero_point[n],
-                                  column.sum[n]);
+        without[n] = less_zero_points(products[n], row_values->zero_point[i], row_values->sum[i], column.zero_point[n],
+                                      column.sum[n]);
+      products = without;
+    }
     Out* __restrict to = static_cast<Out*>(out) + i * pitch;
+    if (column.count == Panel::kColumns) return store_row(i, products, to);
+    Out results[Panel::kColumns];
+    store_row(i, products, results);
+    std::memcpy(to, results, column.count * sizeof(Out));
+  }
+
+ private:
+  FixedMultipliers multipliers;
+
+  inline __attribute__((always_inline)) void store_row(int i, const int32_t* __restrict acc, Out* __restrict to) {
+    const ColumnValues& __restrict column = *columns;
     if constexpr (kIsCode<Out>)
-      if (problem->mode == RequantizeMode::kFixed) return store_fixed_row(*this, i, acc, to);
+      if (problem->mode == RequantizeMode::kFixed) return store_fixed_row(i, acc, to);
     const float a_scale = row_values->scale[i];
     const bool has_bias = problem->bias.data != nullptr;
-    Out result[Panel::kColumns];
     for (int n = 0; n < Panel::kColumns; ++n) {
       if constexpr (std::is_same_v<Out, int32_t>) {
-        result[n] = acc[n];
+        to[n] = acc[n];
       } else {
         const float v = scale_product(acc[n], a_scale, column.scale[n], has_bias, column.bias[n], problem->relu);
         if constexpr (kIsCode<Out>) {
-          result[n] = static_cast<Out>(
+          to[n] = static_cast<Out>(
               quantize<QuantizeMode::kOnnx>(v, column.out_scale[n], column.out_zero_point[n], problem->range));
         } else {
-          from_float(v, result[n]);
+          from_float(v, to[n]);
         }
       }
     }
-    std::memcpy(to, result, column.count * sizeof(Out));
+  }
+
+  inline __attribute__((always_inline)) void store_fixed_row(int i, const int32_t* __restrict acc, Out* __restrict to) {
+    const ColumnValues& __restrict column = *columns;
+    multipliers.make(row_values->scale[i], column);
+    for (int n = 0; n < Panel::kColumns; ++n)
+      to[n] = static_cast<Out>(requantize_fixed(wrapping_add(acc[n], column.integer_bias[n]),
+                                                {multipliers.significand[n], multipliers.shift[n]}, problem->relu,
+                                                column.out_zero_point[n], problem->range));
   }
 };
 

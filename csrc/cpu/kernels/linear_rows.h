@@ -25,7 +25,7 @@ struct LinearRows {
   void allocate() {
     constexpr int64_t kTile = 16;
     const int64_t rows = (count + kTile - 1) / kTile * kTile;
-    pitch = pitch_of(length);
+    pitch = pitch_of(length, RowForm::kTiles);
     q = uninitialized(rows * pitch);
     scale.reset(new float[rows]);
     zero_point.reset(new int32_t[rows]);

@@ -15,10 +15,28 @@
 #include "cpu/kernels/matmul_rows.h"
 #include "cpu/kernels/multiply.h"
 #include "cpu/kernels/multiply_amx.h"
+#include "cpu/kernels/multiply_avx2.h"
 #include "cpu/kernels/panels.h"
 #include "cpu/kernels/scatter.h"
 
 namespace quaver {
+
+inline RowForm row_form(CpuCapability capability) {
+  if (capability == CpuCapability::kAmx) return RowForm::kTiles;
+  if (capability == CpuCapability::kAvxVnni || capability == CpuCapability::kAvx512Vnni) return RowForm::kMoved;
+  return capability == CpuCapability::kAvx2 ? RowForm::kWide : RowForm::kFours;
+}
+
+template <class A, class B>
+MultiplyBlock choose_multiply(CpuCapability capability) {
+#if defined(__x86_64__)
+  if (capability >= CpuCapability::kAvx512Vnni) return multiply_avx512_vnni<B>;
+  if (capability == CpuCapability::kAvx512) return multiply_avx512<A, B>;
+  if (capability == CpuCapability::kAvxVnni) return multiply_avx_vnni<B>;
+  if (capability == CpuCapability::kAvx2) return multiply_avx2<B>;
+#endif
+  return multiply_portable<A, B>;
+}
 
 // How a matmul is cut, in the order in which a thread takes the tasks: panels fastest, then chunks, then batches.
 struct MatmulTasks {
@@ -31,7 +49,7 @@ struct MatmulTasks {
   int64_t panels;
 
   explicit MatmulTasks(const MatmulProblem& problem) {
-    const int64_t fit = kChunkBytes / pitch_of(problem.k) / kBlockRows * kBlockRows;
+    const int64_t fit = kChunkBytes / pitch_of(problem.k, row_form(cpu_capability())) / kBlockRows * kBlockRows;
     rows = std::min(std::clamp<int64_t>(fit, kBlockRows, kMostRows), problem.m);
     chunks = (problem.m + rows - 1) / rows;
     panels = Panel::count(problem.n);
@@ -93,7 +111,7 @@ using MultiplyAndStore = void (*)(const BlockOfRows& a, const uint8_t* panel, in
 template <class Out>
 void store_block(const StoredBlock& block) {
   vectorized([&]() QUAVER_INLINE {
-    const Epilogue<Out> epilogue(block);
+    Epilogue<Out> epilogue(block);
     for (int row = 0; row < block.rows; ++row) epilogue.row(row);
   });
 }
@@ -122,14 +140,14 @@ MultiplyAndStore choose_multiply_and_store(bool fixed) {
 
 // What computes a matmul here: loops that multiply a block, and loops that store it; or, with AMX, those that do both.
 struct MatmulLoops {
-  bool moved = false;
+  RowForm form = RowForm::kFours;
   MultiplyBlock multiply = nullptr;
   StoreBlock store = nullptr;
   MultiplyAndStore multiply_and_store = nullptr;
 
   explicit MatmulLoops(const MatmulProblem& problem) {
     const CpuCapability capability = cpu_capability();
-    moved = moves_codes(capability);
+    form = row_form(capability);
     with_type(problem.a_type, [&](auto a_tag) {
       with_type(problem.b_type, [&](auto b_tag) {
         using A = typename decltype(a_tag)::type;
@@ -165,7 +183,7 @@ class MatmulThread {
         loops_(problem),
         packed_(packed),
         scatter_(problem, places),
-        chunk_({problem, padded, loops_.moved, loops_.multiply_and_store != nullptr, patches}, tasks.rows) {
+        chunk_({problem, padded, loops_.form, patches}, tasks.rows) {
     if (packed == nullptr) panel_ = uninitialized(Panel::bytes(problem.k));
   }
 
@@ -218,7 +236,7 @@ class MatmulThread {
     const uint8_t* panel = panel_at(number);
     gather_columns(problem_, batch_, number * Panel::kColumns, panel, columns);
     MovedSums moved;
-    if (loops_.moved) of_moved_codes(panel + steps * Panel::kStepBytes, moved);
+    if (loops_.form == RowForm::kMoved) of_moved_codes(panel + steps * Panel::kStepBytes, moved);
     for (int64_t i = 0; i < chunk_.blocks(); ++i) {
       const BlockPlace place{batch_number_, first_row_ + i * kBlockRows, columns.first};
       const StoredBlock stored = stored_block(i, columns, place);
@@ -232,7 +250,7 @@ class MatmulThread {
         turn_ = 1 - turn_;
       } else {
         std::memcpy(moved.row, chunk_.moved_sums(i), sizeof moved.row);
-        loops_.multiply(chunk_.block(i), panel, steps, moved, sums);
+        loops_.multiply(chunk_.block(i), panel, (problem_.k + 3) / 4, moved, sums);
         loops_.store(stored);
         scatter_.finish(stored, place);
       }

@@ -1,9 +1,8 @@
 // matmul_rows.h: a chunk of a's rows, as blocks that every instruction set multiplies, with what its rows bring. No
 // torch header.
 //
-// Rows are read where they are, but for those that the instructions cannot take so, which are copied: those that end
-// within a step of a panel, that are not contiguous, whose codes are moved (multiply.h), and on AMX a block of rows
-// that is no whole tile. A convolution's rows (patches.h) are gathered.
+// Rows are read where they are, where they have the form that the instructions take (multiply.h), and are copied
+// otherwise. A convolution's rows (patches.h) are gathered.
 #pragma once
 
 #include <algorithm>
@@ -38,14 +37,16 @@ inline std::unique_ptr<uint8_t[]> uninitialized(int64_t bytes) {
   return std::unique_ptr<uint8_t[]>(new uint8_t[bytes]);
 }
 
-// From row to row of copies: not a power of 2, which would bring many rows to the same places of a cache.
-inline int64_t pitch_of(int64_t k) { return (Panel::steps(k) + 1 - Panel::steps(k) % 2) * Panel::kStepCodes; }
+// From row to row of copies of `bytes` each: not a power of 2, which would bring many rows to the same places of a
+// cache.
+inline int64_t pitch_of(int64_t bytes) { return (Panel::steps(bytes) | 1) * Panel::kStepCodes; }
+
+inline int64_t pitch_of(int64_t k, RowForm form) { return pitch_of(form == RowForm::kWide ? 2 * k : k); }
 
 struct RowsOfA {
   const MatmulProblem& problem;
-  bool padded;       // rows are followed by zeros to a whole step, and by rows that can be read to a whole tile
-  bool moved;        // int8 codes are moved by 128
-  bool whole_tiles;  // blocks are read as 16 or 32 rows
+  bool padded;  // codes have the form kTiles already
+  RowForm form;
   const Patches* patches = nullptr;  // what rows are made of in the place of problem.a, a group for each batch
 };
 
@@ -88,80 +89,101 @@ class MatmulChunk {
  private:
   const RowsOfA source_;
   std::unique_ptr<uint8_t[]> copies_;
+  std::unique_ptr<uint8_t[]> patch_;
   std::vector<BlockOfRows> blocks_;
   std::vector<RowValues> values_;
   std::vector<std::array<int32_t, kBlockRows>> moved_sums_;
 
-  bool moves() const { return source_.moved && source_.problem.a_type == CodeType::kInt8; }
-  bool moves_b() const { return source_.moved && source_.problem.b_type == CodeType::kUint8; }
+  bool moves() const { return source_.form == RowForm::kMoved && source_.problem.a_type == CodeType::kInt8; }
+  bool moves_b() const { return source_.form == RowForm::kMoved && source_.problem.b_type == CodeType::kUint8; }
   bool sums_are_absent() const {
     return source_.problem.b_zero_point.data != nullptr && source_.problem.a_sum.data == nullptr;
   }
   bool needs_sums() const { return moves_b() || sums_are_absent(); }
 
   bool can_be_read(const BlockOfRows& block) const {
-    if (moves()) return false;
+    if (moves() || source_.form == RowForm::kWide) return false;
     if (source_.padded) return true;
     const MatmulProblem& problem = source_.problem;
-    return problem.a.column_stride == 1 && problem.k % Panel::kStepCodes == 0 &&
-           (!source_.whole_tiles || block.rows % 16 == 0);
+    if (problem.a.column_stride != 1 || problem.k % 4 != 0) return false;
+    return source_.form != RowForm::kTiles || (problem.k % Panel::kStepCodes == 0 && block.rows % 16 == 0);
   }
 
-  // Where copies of a block's rows go, pitch_of(k) apart.
+  // Where copies of a block's rows go.
   uint8_t* place_of_copies(size_t i) {
-    const int64_t bytes = kBlockRows * pitch_of(source_.problem.k);
+    const int64_t bytes = kBlockRows * pitch_of(source_.problem.k, source_.form);
     if (copies_ == nullptr) copies_ = uninitialized(static_cast<int64_t>(values_.size()) * bytes);
     return copies_.get() + static_cast<int64_t>(i) * bytes;
   }
 
   BlockOfRows gather_patches(size_t i, int64_t group, int64_t first, int rows) {
+    if (patch_ == nullptr) patch_ = uninitialized(source_.problem.k);
+    return copies(i, rows, 1, [&](int row) {
+      source_.patches->gather(group, first + row, patch_.get());
+      return patch_.get();
+    });
+  }
+
+  BlockOfRows copy(size_t i, const BlockOfRows& block) {
+    return copies(i, block.rows, source_.problem.a.column_stride,
+                  [&](int row) { return block.codes + row * block.stride; });
+  }
+
+  // Rows in the form that is asked for, made of codes_of(row), which are `stride` apart.
+  template <class CodesOf>
+  BlockOfRows copies(size_t i, int rows, int64_t stride, const CodesOf& codes_of) {
     const int64_t k = source_.problem.k;
-    const int64_t pitch = pitch_of(k);
+    const int64_t pitch = pitch_of(k, source_.form);
     uint8_t* const to = place_of_copies(i);
-    const bool moved = moves();
     for (int row = 0; row < rows; ++row) {
-      uint8_t* __restrict line = to + row * pitch;
-      source_.patches->gather(group, first + row, line);
-      if (moved)
-        vectorized([&]() QUAVER_INLINE {
-          for (int64_t j = 0; j < k; ++j) line[j] ^= 0x80;
+      const uint8_t* const from = codes_of(row);
+      if (source_.form == RowForm::kWide) {
+        int16_t* const line = reinterpret_cast<int16_t*>(to + row * pitch);
+        with_type(source_.problem.a_type, [&](auto tag) {
+          using Code = typename decltype(tag)::type;
+          take_codes(from, stride, line, [](uint8_t code) QUAVER_INLINE { return static_cast<Code>(code); });
         });
-      std::memset(line + k, 0, Panel::steps(k) * Panel::kStepCodes - k);
+        std::fill(line + k, line + filled(k), int16_t{0});
+      } else {
+        uint8_t* const line = to + row * pitch;
+        const uint8_t by = moves() ? 0x80 : 0;
+        take_codes(from, stride, line, [by](uint8_t code) QUAVER_INLINE { return code ^ by; });
+        std::fill(line + k, line + filled(k), uint8_t{0});
+      }
     }
     return {to, pitch, rows};
   }
 
-  BlockOfRows copy(size_t i, const BlockOfRows& block) {
-    const MatmulProblem& problem = source_.problem;
-    const int64_t pitch = pitch_of(problem.k);
-    uint8_t* const to = place_of_copies(i);
-    const uint8_t by = moves() ? 0x80 : 0;
-    for (int row = 0; row < block.rows; ++row) {
-      const uint8_t* __restrict from = block.codes + row * block.stride;
-      uint8_t* __restrict line = to + row * pitch;
-      vectorized([&]() QUAVER_INLINE {
-        if (problem.a.column_stride == 1) {
-          for (int64_t k = 0; k < problem.k; ++k) line[k] = from[k] ^ by;
-        } else {
-          for (int64_t k = 0; k < problem.k; ++k) line[k] = from[k * problem.a.column_stride] ^ by;
-        }
+  template <class To, class Take>
+  void take_codes(const uint8_t* __restrict from, int64_t stride, To* __restrict to, const Take& take) const {
+    const int64_t k = source_.problem.k;
+    vectorized([&]() QUAVER_INLINE {
+      with_step(stride, [&](auto step) QUAVER_INLINE {
+        for (int64_t i = 0; i < k; ++i) to[i] = take(from[i * step]);
       });
-      std::memset(line + problem.k, 0, Panel::steps(problem.k) * Panel::kStepCodes - problem.k);
-    }
-    return {to, pitch, block.rows};
+    });
+  }
+
+  // How many codes a row of k has with the zeros behind it.
+  int64_t filled(int64_t k) const {
+    const int64_t multiple = source_.form == RowForm::kTiles ? Panel::kStepCodes : 4;
+    return (k + multiple - 1) / multiple * multiple;
   }
 
   // The sums of a block's codes, for zero points of b, and for what moving its codes adds.
   void add_up(size_t i) {
-    const MatmulProblem& problem = source_.problem;
-    const int32_t k = static_cast<int32_t>(problem.k);
+    const int32_t k = static_cast<int32_t>(source_.problem.k);
     for (int row = 0; row < blocks_[i].rows; ++row) {
-      const uint8_t* codes = blocks_[i].codes + row * blocks_[i].stride;
-      const bool is_signed = problem.a_type == CodeType::kInt8 && !moves();
-      const int32_t sum = is_signed ? sum_run(reinterpret_cast<const int8_t*>(codes), 1, k) : sum_run(codes, 1, k);
+      const int32_t sum = sum_of(blocks_[i].codes + row * blocks_[i].stride, k);
       moved_sums_[i][row] = moves_b() ? wrapping_multiply(sum, 128) : 0;
       if (sums_are_absent()) values_[i].sum[row] = moves() ? wrapping_subtract(sum, wrapping_multiply(k, 128)) : sum;
     }
+  }
+
+  int32_t sum_of(const uint8_t* codes, int64_t k) const {
+    if (source_.form == RowForm::kWide) return sum_run(reinterpret_cast<const int16_t*>(codes), 1, k);
+    if (source_.problem.a_type == CodeType::kUint8 || moves()) return sum_run(codes, 1, k);
+    return sum_run(reinterpret_cast<const int8_t*>(codes), 1, k);
   }
 };
 

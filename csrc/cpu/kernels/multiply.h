@@ -3,9 +3,11 @@
 //
 // What multiplies bytes directly takes fours of unsigned by signed ones. Codes of other signs are moved by 128 first,
 // and the sums that this adds to the products are what the accumulators start with: no sign costs more than another.
-// Without such instructions codes are widened to 16 bits. Every sum is exact, as long as it fits.
+// Without such instructions codes are widened to 16 bits. Every sum is exact, as long as it fits. AVX2's loops are in
+// multiply_avx2.h, AMX's in multiply_amx.h.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -18,11 +20,17 @@ inline constexpr int kBlockRows = 32;
 
 using BlockSums = int32_t[kBlockRows][Panel::kColumns];
 
-// Rows of a, whose codes are followed by zeros to a multiple of Panel::kStepCodes. With `moved` they are unsigned, int8
-// ones moved by 128.
+// In which form a kernel reads rows of a.
+enum class RowForm {
+  kFours,  // codes, followed by zeros to a multiple of 4
+  kMoved,  // the same, int8 ones moved by 128, so that all are unsigned
+  kWide,   // the same in 16 bits, not moved
+  kTiles,  // codes, followed by zeros to a whole step of a panel, and by rows that can be read to a whole tile
+};
+
 struct BlockOfRows {
   const uint8_t* codes;
-  int64_t stride;
+  int64_t stride;  // from row to row, in bytes
   int rows;
 };
 
@@ -32,7 +40,8 @@ struct MovedSums {
   int32_t row[kBlockRows];
 };
 
-using MultiplyBlock = void (*)(const BlockOfRows& a, const uint8_t* panel, int64_t steps, const MovedSums& moved,
+// `fours`: how many fours of codes along K there are to multiply.
+using MultiplyBlock = void (*)(const BlockOfRows& a, const uint8_t* panel, int64_t fours, const MovedSums& moved,
                                BlockSums& acc);
 
 inline uint32_t load_four(const uint8_t* codes) {
@@ -41,82 +50,56 @@ inline uint32_t load_four(const uint8_t* codes) {
   return four;
 }
 
+inline int64_t load_eight(const uint8_t* codes) {
+  int64_t eight;
+  std::memcpy(&eight, codes, sizeof eight);
+  return eight;
+}
+
 template <class A, class B>
-void multiply_portable(const BlockOfRows& a, const uint8_t* panel, int64_t steps, const MovedSums&, BlockSums& acc) {
+void multiply_portable(const BlockOfRows& a, const uint8_t* panel, int64_t fours, const MovedSums&, BlockSums& acc) {
   for (int row = 0; row < a.rows; ++row) {
     std::memset(acc[row], 0, sizeof acc[row]);
-    for (int64_t half = 0; half < 2 * steps; ++half) {
-      const uint8_t* const b = panel + half * Panel::kHalfBytes;
-      int32_t* __restrict sum = acc[row] + half % 2 * Panel::kHalf;
-      for (int four = 0; four < Panel::kHalf; ++four)
-        for (int column = 0; column < Panel::kHalf; ++column)
-          for (int i = 0; i < 4; ++i)
-            sum[column] += static_cast<A>(a.codes[row * a.stride + half / 2 * Panel::kStepCodes + four * 4 + i]) *
-                           static_cast<B>(b[(four * Panel::kHalf + column) * 4 + i]);
+    const uint8_t* codes = a.codes + row * a.stride;
+    const uint8_t* b = panel;
+    for (int64_t left = fours; left > 0; left -= Panel::kStepFours, codes += Panel::kStepCodes) {
+      const int64_t count = std::min(left, Panel::kStepFours);
+      for (int half = 0; half < 2; ++half, b += Panel::kHalfBytes) {
+        int32_t* __restrict sum = acc[row] + half * Panel::kHalf;
+        for (int64_t four = 0; four < count; ++four)
+          for (int column = 0; column < Panel::kHalf; ++column)
+            for (int i = 0; i < 4; ++i)
+              sum[column] +=
+                  static_cast<A>(codes[four * 4 + i]) * static_cast<B>(b[(four * Panel::kHalf + column) * 4 + i]);
+      }
     }
   }
 }
 
 #if defined(__x86_64__)
 
-#define QUAVER_AVX2 QUAVER_TARGET("avx2")
 #define QUAVER_AVX_VNNI QUAVER_TARGET("avx2,avxvnni")
 #define QUAVER_AVX512_VNNI QUAVER_TARGET("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
-
-template <class Code>
-QUAVER_AVX2 inline __m256i widened(__m128i codes) {
-  return std::is_same_v<Code, int8_t> ? _mm256_cvtepi8_epi16(codes) : _mm256_cvtepu8_epi16(codes);
-}
 
 template <class Code>
 QUAVER_AVX512 inline __m512i widened(__m256i codes) {
   return std::is_same_v<Code, int8_t> ? _mm512_cvtepi8_epi16(codes) : _mm512_cvtepu8_epi16(codes);
 }
 
-// kRows rows by a half at a time. A product of fours is two neighbouring sums of pairs, which are added in the end.
 template <class A, class B, int kRows>
-QUAVER_AVX2 void multiply_rows_avx2(const uint8_t* a, int64_t stride, const uint8_t* panel, int64_t steps,
-                                    int32_t (*acc)[Panel::kColumns]) {
-  constexpr int kVectors = 4;  // of 4 columns
-  for (int first = 0; first < Panel::kColumns; first += Panel::kHalf) {
-    __m256i sum[kRows][kVectors] = {};
-    const uint8_t* b = panel + first / Panel::kHalf * Panel::kHalfBytes;
-    for (int64_t step = 0; step < steps; ++step, b += Panel::kStepBytes) {
-      for (int four = 0; four < Panel::kHalf; ++four) {
-        __m256i codes[kVectors];
-        for (int v = 0; v < kVectors; ++v)
-          codes[v] = widened<B>(_mm_loadu_si128(reinterpret_cast<const __m128i*>(b + four * 64 + v * 16)));
-        for (int row = 0; row < kRows; ++row) {
-          const uint32_t word = load_four(a + row * stride + step * Panel::kStepCodes + four * 4);
-          const __m256i same = widened<A>(_mm_set1_epi32(static_cast<int32_t>(word)));
-          for (int v = 0; v < kVectors; ++v)
-            sum[row][v] = _mm256_add_epi32(sum[row][v], _mm256_madd_epi16(same, codes[v]));
-        }
-      }
-    }
-    for (int row = 0; row < kRows; ++row) {
-      for (int v = 0; v < kVectors; v += 2) {
-        const __m256i added = _mm256_hadd_epi32(sum[row][v], sum[row][v + 1]);  // within halves of vectors
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(acc[row] + first + v * 4),
-                            _mm256_permute4x64_epi64(added, 0xD8));
-      }
-    }
-  }
-}
-
-template <class A, class B, int kRows>
-QUAVER_AVX512 void multiply_rows_avx512(const uint8_t* a, int64_t stride, const uint8_t* panel, int64_t steps,
+QUAVER_AVX512 void multiply_rows_avx512(const uint8_t* a, int64_t stride, const uint8_t* panel, int64_t fours,
                                         int32_t (*acc)[Panel::kColumns]) {
   constexpr int kVectors = 4;  // of 8 columns
   __m512i sum[kRows][kVectors] = {};
-  for (int64_t step = 0; step < steps; ++step, panel += Panel::kStepBytes) {
-    for (int four = 0; four < Panel::kHalf; ++four) {
+  for (; fours > 0; fours -= Panel::kStepFours, panel += Panel::kStepBytes) {
+    const int64_t count = std::min(fours, Panel::kStepFours);
+    for (int64_t four = 0; four < count; ++four, a += 4) {
       __m512i codes[kVectors];
       for (int v = 0; v < kVectors; ++v)
         codes[v] = widened<B>(_mm256_loadu_si256(
             reinterpret_cast<const __m256i*>(panel + v / 2 * Panel::kHalfBytes + four * 64 + v % 2 * 32)));
       for (int row = 0; row < kRows; ++row) {
-        const uint32_t word = load_four(a + row * stride + step * Panel::kStepCodes + four * 4);
+        const uint32_t word = load_four(a + row * stride);
         const __m512i same = widened<A>(_mm256_set1_epi32(static_cast<int32_t>(word)));
         for (int v = 0; v < kVectors; ++v)
           sum[row][v] = _mm512_add_epi32(sum[row][v], _mm512_madd_epi16(same, codes[v]));
@@ -136,7 +119,7 @@ QUAVER_AVX512 void multiply_rows_avx512(const uint8_t* a, int64_t stride, const 
 
 // The codes of a are moved already; those of b here.
 template <class B, int kRows>
-QUAVER_AVX_VNNI void multiply_rows_avx_vnni(const uint8_t* a, int64_t stride, const uint8_t* panel, int64_t steps,
+QUAVER_AVX_VNNI void multiply_rows_avx_vnni(const uint8_t* a, int64_t stride, const uint8_t* panel, int64_t fours,
                                             const int32_t* column, const int32_t* row_sum,
                                             int32_t (*acc)[Panel::kColumns]) {
   constexpr int kVectors = 2;  // of 8 columns
@@ -148,13 +131,15 @@ QUAVER_AVX_VNNI void multiply_rows_avx_vnni(const uint8_t* a, int64_t stride, co
         sum[row][v] = _mm256_add_epi32(_mm256_set1_epi32(row_sum[row]),
                                        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(column + first + v * 8)));
     const uint8_t* b = panel + first / Panel::kHalf * Panel::kHalfBytes;
-    for (int64_t step = 0; step < steps; ++step, b += Panel::kStepBytes) {
-      for (int four = 0; four < Panel::kHalf; ++four) {
+    const uint8_t* four_of_a = a;
+    for (int64_t left = fours; left > 0; left -= Panel::kStepFours, b += Panel::kStepBytes) {
+      const int64_t count = std::min(left, Panel::kStepFours);
+      for (int64_t four = 0; four < count; ++four, four_of_a += 4) {
         __m256i codes[kVectors];
         for (int v = 0; v < kVectors; ++v)
           codes[v] = _mm256_xor_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b + four * 64 + v * 32)), by);
         for (int row = 0; row < kRows; ++row) {
-          const uint32_t word = load_four(a + row * stride + step * Panel::kStepCodes + four * 4);
+          const uint32_t word = load_four(four_of_a + row * stride);
           const __m256i same = _mm256_set1_epi32(static_cast<int32_t>(word));
           for (int v = 0; v < kVectors; ++v) sum[row][v] = _mm256_dpbusd_avx_epi32(sum[row][v], same, codes[v]);
         }
@@ -167,7 +152,7 @@ QUAVER_AVX_VNNI void multiply_rows_avx_vnni(const uint8_t* a, int64_t stride, co
 }
 
 template <class B, int kRows>
-QUAVER_AVX512_VNNI void multiply_rows_avx512_vnni(const uint8_t* a, int64_t stride, const uint8_t* panel, int64_t steps,
+QUAVER_AVX512_VNNI void multiply_rows_avx512_vnni(const uint8_t* a, int64_t stride, const uint8_t* panel, int64_t fours,
                                                   const int32_t* column, const int32_t* row_sum,
                                                   int32_t (*acc)[Panel::kColumns]) {
   constexpr int kVectors = 2;  // of 16 columns
@@ -176,13 +161,14 @@ QUAVER_AVX512_VNNI void multiply_rows_avx512_vnni(const uint8_t* a, int64_t stri
   for (int row = 0; row < kRows; ++row)
     for (int v = 0; v < kVectors; ++v)
       sum[row][v] = _mm512_add_epi32(_mm512_set1_epi32(row_sum[row]), _mm512_loadu_si512(column + v * 16));
-  for (int64_t step = 0; step < steps; ++step, panel += Panel::kStepBytes) {
-    for (int four = 0; four < Panel::kHalf; ++four) {
+  for (; fours > 0; fours -= Panel::kStepFours, panel += Panel::kStepBytes) {
+    const int64_t count = std::min(fours, Panel::kStepFours);
+    for (int64_t four = 0; four < count; ++four, a += 4) {
       __m512i codes[kVectors];
       for (int v = 0; v < kVectors; ++v)
         codes[v] = _mm512_xor_si512(_mm512_loadu_si512(panel + v * Panel::kHalfBytes + four * 64), by);
       for (int row = 0; row < kRows; ++row) {
-        const uint32_t word = load_four(a + row * stride + step * Panel::kStepCodes + four * 4);
+        const uint32_t word = load_four(a + row * stride);
         const __m512i same = _mm512_set1_epi32(static_cast<int32_t>(word));
         for (int v = 0; v < kVectors; ++v) sum[row][v] = _mm512_dpbusd_epi32(sum[row][v], same, codes[v]);
       }
@@ -192,61 +178,38 @@ QUAVER_AVX512_VNNI void multiply_rows_avx512_vnni(const uint8_t* a, int64_t stri
     for (int v = 0; v < kVectors; ++v) _mm512_storeu_si512(acc[row] + v * 16, sum[row][v]);
 }
 
-// Calls run(number of rows as a constant, first row) for all rows, kMost at a time and the rest by halves.
+// Calls run(number of rows as a constant, first row) for all rows, kMost at a time, and the rest at once.
 template <int kMost, class Run>
 inline __attribute__((always_inline)) void in_groups(int rows, int first, const Run& run) {
   for (; rows - first >= kMost; first += kMost) run(std::integral_constant<int, kMost>{}, first);
-  if constexpr (kMost > 1) in_groups<kMost / 2>(rows, first, run);
+  if constexpr (kMost > 1) in_groups<kMost - 1>(rows, first, run);
 }
 
 template <class A, class B>
-void multiply_avx2(const BlockOfRows& a, const uint8_t* panel, int64_t steps, const MovedSums&, BlockSums& acc) {
-  in_groups<2>(a.rows, 0, [&](auto rows, int first) {
-    multiply_rows_avx2<A, B, rows>(a.codes + first * a.stride, a.stride, panel, steps, acc + first);
-  });
-}
-
-template <class A, class B>
-void multiply_avx512(const BlockOfRows& a, const uint8_t* panel, int64_t steps, const MovedSums&, BlockSums& acc) {
+void multiply_avx512(const BlockOfRows& a, const uint8_t* panel, int64_t fours, const MovedSums&, BlockSums& acc) {
   in_groups<4>(a.rows, 0, [&](auto rows, int first) {
-    multiply_rows_avx512<A, B, rows>(a.codes + first * a.stride, a.stride, panel, steps, acc + first);
+    multiply_rows_avx512<A, B, rows>(a.codes + first * a.stride, a.stride, panel, fours, acc + first);
   });
 }
 
 template <class B>
-void multiply_avx_vnni(const BlockOfRows& a, const uint8_t* panel, int64_t steps, const MovedSums& moved,
+void multiply_avx_vnni(const BlockOfRows& a, const uint8_t* panel, int64_t fours, const MovedSums& moved,
                        BlockSums& acc) {
   in_groups<4>(a.rows, 0, [&](auto rows, int first) {
-    multiply_rows_avx_vnni<B, rows>(a.codes + first * a.stride, a.stride, panel, steps, moved.column, moved.row + first,
+    multiply_rows_avx_vnni<B, rows>(a.codes + first * a.stride, a.stride, panel, fours, moved.column, moved.row + first,
                                     acc + first);
   });
 }
 
 template <class B>
-void multiply_avx512_vnni(const BlockOfRows& a, const uint8_t* panel, int64_t steps, const MovedSums& moved,
+void multiply_avx512_vnni(const BlockOfRows& a, const uint8_t* panel, int64_t fours, const MovedSums& moved,
                           BlockSums& acc) {
   in_groups<8>(a.rows, 0, [&](auto rows, int first) {
-    multiply_rows_avx512_vnni<B, rows>(a.codes + first * a.stride, a.stride, panel, steps, moved.column,
+    multiply_rows_avx512_vnni<B, rows>(a.codes + first * a.stride, a.stride, panel, fours, moved.column,
                                        moved.row + first, acc + first);
   });
 }
 
 #endif
-
-// Whether a's codes are moved before they are multiplied.
-inline bool moves_codes(CpuCapability capability) {
-  return capability == CpuCapability::kAvxVnni || capability == CpuCapability::kAvx512Vnni;
-}
-
-template <class A, class B>
-MultiplyBlock choose_multiply(CpuCapability capability) {
-#if defined(__x86_64__)
-  if (capability >= CpuCapability::kAvx512Vnni) return multiply_avx512_vnni<B>;
-  if (capability == CpuCapability::kAvx512) return multiply_avx512<A, B>;
-  if (capability == CpuCapability::kAvxVnni) return multiply_avx_vnni<B>;
-  if (capability == CpuCapability::kAvx2) return multiply_avx2<A, B>;
-#endif
-  return multiply_portable<A, B>;
-}
 
 }  // namespace quaver

@@ -59,7 +59,7 @@ class AmxTiles {
 template <class A, class B, int kRowTiles, class Stored>
 QUAVER_AMX void multiply_tiles(const BlockOfRows& a, const uint8_t* panel, int64_t steps, const StoredBlock& pending,
                                BlockSums& acc) {
-  const Stored stored(pending);
+  Stored stored(pending);
   const int each = steps == 0 ? stored.rows : static_cast<int>((stored.rows + steps - 1) / steps);
   const uint8_t* from = a.codes;
   int row = 0;

@@ -25,6 +25,8 @@ struct Panel {
   static constexpr int kColumns = 32;
   static constexpr int kHalf = 16;
   static constexpr int kStepCodes = 64;
+  static constexpr int64_t kStepFours = kStepCodes / 4;
+  static constexpr int64_t kFourBytes = 4 * kHalf;
   static constexpr int64_t kHalfBytes = int64_t{kHalf} * kStepCodes;
   static constexpr int64_t kStepBytes = 2 * kHalfBytes;
   static constexpr int64_t kSumBytes = kColumns * 4;

@@ -23,11 +23,15 @@ inline __attribute__((always_inline)) void requantize_chunk(const RequantizeData
   chunk.results<Code>(data.q, [&](Code* __restrict codes) QUAVER_INLINE {
     if (data.mode == RequantizeMode::kFixed) {
       const int32_t* bias = chunk.values(data.integer_bias, kProductBias, 0, integer_bias_room);
+      int32_t significand[kProductChunk], shift[kProductChunk];
       for (int i = 0; i < count; ++i) {
         const FixedMultiplier multiplier = fixed_multiplier(a_scale[i], b_scale[i], out_scale[i]);
-        codes[i] =
-            static_cast<Code>(requantize_fixed(wrapping_add(acc[i], bias[i]), multiplier, relu, zero_point[i], range));
+        significand[i] = multiplier.significand;
+        shift[i] = multiplier.shift;
       }
+      for (int i = 0; i < count; ++i)
+        codes[i] = static_cast<Code>(
+            requantize_fixed(wrapping_add(acc[i], bias[i]), {significand[i], shift[i]}, relu, zero_point[i], range));
     } else {
       const float* bias = chunk.values(data.bias, kProductBias, 0.0f, bias_room);
       const bool has_bias = data.bias != nullptr;

@@ -13,13 +13,6 @@
 
 namespace quaver {
 
-// Calls loop(step), with a step of 1 as a constant.
-template <class Loop>
-inline __attribute__((always_inline)) void with_step(int64_t step, const Loop& loop) {
-  if (step == 1) return loop(std::integral_constant<int64_t, 1>{});
-  loop(step);
-}
-
 template <class T>
 inline __attribute__((always_inline)) void widen_row(const T* __restrict from, int64_t step, int64_t n,
                                                      float* __restrict to) {

@@ -1,8 +1,6 @@
 // sum_codes.h: sums of codes along one dimension; they wrap like every int32 sum here. No torch header.
 #pragma once
 
-#include <type_traits>
-
 #include "arguments.h"
 #include "cpu/kernels/element_types.h"
 #include "cpu/kernels/walk.h"
@@ -14,13 +12,11 @@ template <class Code>
 int32_t sum_run(const Code* codes, int64_t stride, int64_t n) {
   int32_t result = 0;
   vectorized([&]() QUAVER_INLINE {
-    const auto loop = [&](auto step) QUAVER_INLINE {
+    with_step(stride, [&](auto step) QUAVER_INLINE {
       uint32_t sum = 0;  // a variable of its own: what bytes could alias stays in memory
       for (int64_t i = 0; i < n; ++i) sum += static_cast<uint32_t>(static_cast<int32_t>(codes[i * step]));
       result = static_cast<int32_t>(sum);
-    };
-    if (stride == 1) return loop(std::integral_constant<int64_t, 1>{});
-    loop(stride);
+    });
   });
   return result;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "layout.h"
 
@@ -11,6 +12,13 @@ namespace quaver {
 template <int kOperands>
 inline __attribute__((always_inline)) int64_t inner_stride(const LoopNest<kOperands>& nest, int operand) {
   return nest.loops > 0 ? nest.stride[nest.loops - 1][operand] : 0;
+}
+
+// Calls loop(step), with a step of 1 as a constant.
+template <class Loop>
+inline __attribute__((always_inline)) void with_step(int64_t step, const Loop& loop) {
+  if (step == 1) return loop(std::integral_constant<int64_t, 1>{});
+  loop(step);
 }
 
 // Calls run(offset, length) for the runs that make up elements [begin, end) of the nest; offset[i] is where operand i's
