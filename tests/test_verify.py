@@ -172,7 +172,7 @@ def test_a_wrong_kernel_is_caught():
             warnings.simplefilter("ignore")
             override.impl("quantize", broken, "CPU", allow_override=True)
         with quaver.verify(), pytest.raises(VerificationError) as caught:
-            quaver.quantize(X, torch.tensor([[0.5], [1.0]]), torch.tensor([[0], [3]]))
+            quaver.quantize(X, torch.tensor([[0.5], [1.0]]), torch.tensor([[0], [3]]), q_min=-128, q_max=127)
     assert str(caught.value) == (
         "quaver::quantize: the element at [1, 2] is -1, expected -2 (1 of 6 differ); called with "
         "x: float32 [2, 3] on cpu, scale: float32 [2, 1] on cpu, zero_point: int32 [2, 1] on cpu, "

@@ -30,13 +30,13 @@ def tensor_of(op, name, value):
 
 def check_tensors(op, **values):
     """Tensors (or, for scales, QuantizationParams) that do not ask for a gradient."""
-    differentiates = torch.is_grad_enabled() or forward_ad._current_level >= 0
+    has_gradients = torch.is_grad_enabled()
+    has_tangents = forward_ad._current_level >= 0
     for name, value in values.items():
-        tensor = tensor_of(op, name, value)
-        if not differentiates:
-            continue
-        refuse_tangent(op, name, tensor)
-        if tensor.requires_grad and torch.is_grad_enabled():
+        tensor = value if isinstance(value, torch.Tensor) else tensor_of(op, name, value)
+        if has_tangents:
+            refuse_tangent(op, name, tensor)
+        if has_gradients and tensor.requires_grad:
             raise RuntimeError(
                 f"quaver::{op}: {name} requires grad, but rounding has no gradient here; "
                 f"call under torch.no_grad() or pass {name}.detach()"
@@ -125,6 +125,8 @@ def _name(dtype):
 def code_range(op, dtype, q_min, q_max):
     _code_dtype(op, dtype)
     low, high = full_range(dtype)
+    if q_min is None and q_max is None:
+        return low, high
     return _ordered_range(op, dtype, low if q_min is None else q_min, high if q_max is None else q_max)
 
 
@@ -189,10 +191,10 @@ def quantize_arguments(op, scale, zero_point, *, q_min, q_max, dtype, mode, seed
     """Scale and zero point as the ops take them, and the options of quantize and its kin."""
     check_tensors(op, scale=scale)
     scale, zero_point, q_min, q_max = with_range(op, scale, zero_point, q_min, q_max)
-    q_min, q_max = code_range(op, dtype, q_min, q_max)
+    codes = code_range(op, dtype, q_min, q_max)
     check_mode(op, mode, seed)
     if check:
-        check_values(op, "", scale, zero_point, q_min, q_max)
+        check_values(op, "", scale, zero_point, *codes)
     return scale, zero_point, {"q_min": q_min, "q_max": q_max, "dtype": dtype, "mode": mode, "seed": seed}
 
 

@@ -10,25 +10,67 @@ from torch.autograd.graph import increment_version
 
 from quaver.arguments import check_tensors
 from quaver.fakes import check_outs
-from quaver.library import NAMESPACE, WRITING_OPS, as_tuple, written_arguments
+from quaver.library import NAMESPACE, OPS, WRITING_OPS, as_tuple, written_arguments
 from quaver.qparams import QuantizationParams
 
 _ops = getattr(torch.ops, NAMESPACE)
 
 
+def _default_options(form):
+    """What an op takes for options that are not given, dtypes as torch's and not as the numbers that schemas have."""
+    types = {0: torch.uint8, 1: torch.int8, 5: torch.float16, 6: torch.float32, 15: torch.bfloat16}
+    options = [argument for argument in form._schema.arguments if argument.has_default_value()]
+    return {
+        option.name: types.get(option.default_value) if option.name == "dtype" else option.default_value
+        for option in options
+    }
+
+
+_DEFAULT_OPTIONS = {name: _default_options(getattr(_ops, name).default) for name in OPS}
+
+
+def _given(op, options):
+    """Those of them that are not the op's own defaults: each that a call names costs it a microsecond."""
+    defaults = _DEFAULT_OPTIONS[op]
+    return {name: value for name, value in options.items() if name not in defaults or value is not defaults[name]}
+
+
 def run(op, out, *args, **options):
     """Calls an op with one result, or its form that writes `out`."""
+    options = _given(op, options)
     if out is None:
         return getattr(_ops, op).default(*args, **options)
     check_tensors(op, out=out)
-    return getattr(_ops, op).out(*args, out=out, **options)
+    return _write(getattr(_ops, op).out, {"out": out}, *args, **options)
 
 
 def run_rows(op, out, *args, **options):
     """The same for an op that quantizes with parameters of its own; `out` is what such a call has returned."""
-    if out is None:
+    outs = _row_outs(op, out, **options) if out is not None else None
+    options = _given(op, options)
+    if outs is None:
         return getattr(_ops, op).default(*args, **options)
-    return getattr(_ops, op).out(*args, **_row_outs(op, out, **options), **options)
+    return _write(getattr(_ops, op).out, outs, *args, **options)
+
+
+def _write(form, outs, *args, **options):
+    """Calls a form that writes, with `note_the_writing` done here, where it costs a fraction of what it costs there."""
+    if torch.compiler.is_compiling() or _requires_grad(*args, *options.values()):
+        return form(*args, **outs, **options)
+    with torch._C._AutoDispatchBelowADInplaceOrView():
+        results = form(*args, **outs, **options)
+    _increment_versions(outs.values())
+    return results
+
+
+def _requires_grad(*values):
+    return torch.is_grad_enabled() and any(isinstance(value, torch.Tensor) and value.requires_grad for value in values)
+
+
+def _increment_versions(outs):
+    for out in outs:
+        if not out.is_inference():
+            increment_version(out)
 
 
 def _row_outs(op, out, *, dtype, return_row_sum, residual=None, **_):
@@ -64,9 +106,7 @@ def _register(name):
                         f"call under torch.no_grad() or pass {argument}.detach()"
                     )
         results = form.redispatch(keyset & torch._C._after_ADInplaceOrView_keyset, *args, **options)
-        for out in written:
-            if not options[out].is_inference():
-                increment_version(options[out])
+        _increment_versions(options[out] for out in written)
         return results
 
     def make_and_copy(*args, **options):

@@ -124,10 +124,12 @@ class QuantizationParams:
         )
 
 
+_FULL_RANGE = {torch.int8: (-128, 127), torch.uint8: (0, 255)}
+
+
 def full_range(dtype):
     """All codes of int8 or uint8: (q_min, q_max)."""
-    limits = torch.iinfo(dtype)
-    return limits.min, limits.max
+    return _FULL_RANGE[dtype]
 
 
 def qparams_range(dtype, symmetric, q_min, q_max):
