@@ -2,31 +2,42 @@
 // the result, with the matmul's epilogue. No torch header.
 //
 // Along K there is a code for each tap and no more: nothing for products of fours to share. Pixels have their channels
-// side by side, so that the loops over channels are vectors; padded taps are left out, which is what zeros would add.
+// side by side, so that the loops over channels are vectors. A padded tap is one of codes that stand for 0.
 #pragma once
 
+#include <vector>
+
+#include "cpu/kernels/depthwise_taps.h"
 #include "cpu/kernels/matmul.h"
 
 namespace quaver {
 
-// The weight as 16-bit numbers: [panel of 32 channels of the result][tap][channel], zeros beyond the last channel.
+// The weight as sum_taps reads it, for each 16 channels of the result, zeros beyond the last; and its sums.
 struct DepthwiseWeight {
-  int64_t taps;
-  std::unique_ptr<int16_t[]> codes;
+  int64_t pairs;  // of taps
+  std::vector<int16_t> codes;
+  std::vector<int32_t> sum;
 
   explicit DepthwiseWeight(const Conv2dProblem& conv)
-      : taps(conv.kernel[0] * conv.kernel[1]),
-        codes(new int16_t[Panel::count(channels_of(conv)) * taps * Panel::kColumns]()) {
-    const int8_t* const from = static_cast<const int8_t*>(conv.weight.data);
-    for (int64_t channel = 0; channel < channels_of(conv); ++channel)
-      for (int64_t tap = 0; tap < taps; ++tap)
-        codes[(channel / Panel::kColumns * taps + tap) * Panel::kColumns + channel % Panel::kColumns] =
-            from[channel * conv.weight.image_stride + tap / conv.kernel[1] * conv.weight.stride[0] +
-                 tap % conv.kernel[1] * conv.weight.stride[1]];
+      : pairs((conv.kernel[0] * conv.kernel[1] + 1) / 2),
+        codes(Panel::count(channels_of(conv)) * Panel::kColumns * 2 * pairs),
+        sum(Panel::count(channels_of(conv)) * Panel::kColumns) {
+    for (int64_t channel = 0; channel < channels_of(conv); ++channel) {
+      const int8_t* const from = static_cast<const int8_t*>(conv.weight.data) + channel * conv.weight.image_stride;
+      int16_t* const to = codes.data() + (channel - channel % kTapChannels) * 2 * pairs + channel % kTapChannels * 2;
+      int64_t tap = 0;
+      for (int64_t y = 0; y < conv.kernel[0]; ++y)
+        for (int64_t x = 0; x < conv.kernel[1]; ++x, ++tap) {
+          const int8_t code = from[y * conv.weight.stride[0] + x * conv.weight.stride[1]];
+          to[tap / 2 * 2 * kTapChannels + tap % 2] = code;
+          sum[channel] += code;
+        }
+    }
   }
 
   static int64_t channels_of(const Conv2dProblem& conv) { return conv.groups * conv.product.n; }
-  const int16_t* panel(int64_t number) const { return codes.get() + number * taps * Panel::kColumns; }
+  // Of 16 channels, from `channel` on.
+  const int16_t* of(int64_t channel) const { return codes.data() + channel * 2 * pairs; }
 };
 
 // The same results as one product whose columns are all channels, and whose sums have taken off the zero point already.
@@ -42,16 +53,35 @@ inline MatmulProblem depthwise_product(const Conv2dProblem& conv) {
 class DepthwiseThread {
  public:
   DepthwiseThread(const Conv2dProblem& conv, const DepthwiseWeight& weight, const MatmulProblem& product, int32_t zero)
-      : conv_(conv), weight_(weight), product_(product), zero_(zero), loops_(product), scatter_(product, conv.places) {
+      : conv_(conv),
+        weight_(weight),
+        product_(product),
+        zero_(zero),
+        loops_(product),
+        scatter_(product, conv.places),
+        columns_(Panel::count(product.n)),
+        has_columns_(Panel::count(product.n)),
+        taps_(2 * weight.pairs),
+        offsets_(conv.kernel[0] * conv.kernel[1]),
+        zeros_(conv.groups, static_cast<uint8_t>(zero)),
+        held_(2 * weight.pairs * kTapChannels),
+        held_taps_(2 * weight.pairs) {
     const BatchIndex none = {};
     gather(product.a_scale, none, 0, kBlockRows, 1.0f, rows_.scale);
+    with_type(product.a_type,
+              [&](auto tag) { sum_taps_ = choose_sum_taps<typename decltype(tag)::type>(cpu_capability()); });
+    for (size_t tap = 0; tap < offsets_.size(); ++tap)
+      offsets_[tap] = static_cast<int64_t>(tap) / conv.kernel[1] * conv.dilation[0] * conv.x.stride[0] +
+                      static_cast<int64_t>(tap) % conv.kernel[1] * conv.dilation[1] * conv.x.stride[1];
+    taps_.back() = zeros_.data();  // beside the last of an odd number of taps; its weights are 0
+    for (size_t tap = 0; tap < held_taps_.size(); ++tap) held_taps_[tap] = held_.data() + tap * kTapChannels;
   }
 
   static int64_t tasks(const Conv2dProblem& conv) {
     return conv.images * conv.out_size[0] * Panel::count(DepthwiseWeight::channels_of(conv));
   }
   static int64_t grain(const Conv2dProblem& conv) {
-    constexpr int64_t kProductsPerThread = 1 << 18;
+    constexpr int64_t kProductsPerThread = 1 << 19;
     const int64_t products = conv.out_size[1] * conv.kernel[0] * conv.kernel[1] * Panel::kColumns;
     return std::max<int64_t>(kProductsPerThread / std::max<int64_t>(products, 1), 1);
   }
@@ -59,17 +89,14 @@ class DepthwiseThread {
   void run(int64_t begin, int64_t end) {
     const int64_t panels = Panel::count(product_.n);
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t panel = task % panels;
+      const ColumnValues& columns = columns_of(task % panels);
       const int64_t line = task / panels;
-      const BatchIndex none = {};
-      gather_columns(product_, none, panel * Panel::kColumns, nullptr, columns_);
       for (int64_t first = 0; first < conv_.out_size[1]; first += kBlockRows) {
         const int pixels = static_cast<int>(std::min<int64_t>(conv_.out_size[1] - first, kBlockRows));
-        with_type(product_.a_type,
-                  [&](auto tag) { multiply<typename decltype(tag)::type>(panel, line, first, pixels); });
-        const BlockPlace place{0, line * conv_.out_size[1] + first, columns_.first};
+        for (int pixel = 0; pixel < pixels; ++pixel) multiply(columns, line, first + pixel, sums_[pixel]);
+        const BlockPlace place{0, line * conv_.out_size[1] + first, columns.first};
         const auto [out, pitch] = scatter_.target(place, 0);
-        const StoredBlock block{&product_, &columns_, &rows_, &sums_, out, pitch, pixels};
+        const StoredBlock block{&product_, &columns, &rows_, &sums_, out, pitch, pixels};
         loops_.store(block);
         scatter_.finish(block, place);
       }
@@ -83,63 +110,73 @@ class DepthwiseThread {
   const int32_t zero_;
   const MatmulLoops loops_;
   const Scatter scatter_;
-  ColumnValues columns_;
+  std::vector<ColumnValues> columns_;  // of each panel, once it is needed
+  std::vector<bool> has_columns_;
+  std::vector<const uint8_t*> taps_;  // where the pixel of x is that each tap lies over
+  std::vector<int64_t> offsets_;      // of the taps of a pixel whose taps are all inside, from the first
+  const std::vector<uint8_t> zeros_;  // a pixel of padding
+  std::vector<uint8_t> held_;         // 16 channels of each tap, where they do not lie side by side
+  std::vector<const uint8_t*> held_taps_;
+  SumTaps sum_taps_;
   RowValues rows_ = {};
-  alignas(64) BlockSums sums_;
+  alignas(64) BlockSums sums_ = {};
 
-  struct Taps {
-    int64_t begin;
-    int64_t end;
-  };
-
-  // The taps that lie inside of a line of `size` pixels where the first lies at `first`. Most have all of them.
-  static Taps taps_inside(int64_t first, int64_t dilation, int64_t kernel, int64_t size) {
-    if (first >= 0 && first + (kernel - 1) * dilation < size) return {0, kernel};
-    const int64_t begin = first >= 0 ? 0 : (-first + dilation - 1) / dilation;
-    const int64_t end = first >= size ? 0 : (size - first + dilation - 1) / dilation;
-    return {begin, std::min(kernel, end)};
+  const ColumnValues& columns_of(int64_t panel) {
+    ColumnValues& columns = columns_[panel];
+    if (!has_columns_[panel]) {
+      const BatchIndex none = {};
+      gather_columns(product_, none, panel * Panel::kColumns, nullptr, columns);
+      for (int i = 0; i < columns.count; ++i)  // its sum of no codes is free for the weight's, by the zero point
+        columns.sum[i] = wrapping_subtract(0, wrapping_multiply(zero_, weight_.sum[columns.first + i]));
+      has_columns_[panel] = true;
+    }
+    return columns;
   }
 
-  // Sums of pixels [first, first + pixels) of a line of the result, and a panel of its channels.
-  template <class Code>
-  void multiply(int64_t panel, int64_t line, int64_t first, int pixels) {
+  // The sums of a pixel of a line of the result, for a panel of its channels.
+  void multiply(const ColumnValues& columns, int64_t line, int64_t column, int32_t* sums) {
+    find_taps(line, column);
     const int64_t each = conv_.product.n;  // channels of the result for one of x
-    const bool neighbours = each == 1 && columns_.count == Panel::kColumns;
-    const int16_t* const weight = weight_.panel(panel);
-    const Code* const image = static_cast<const Code*>(conv_.x.data) + line / conv_.out_size[0] * conv_.x.image_stride;
-    const int64_t top = line % conv_.out_size[0] * conv_.step[0] - conv_.padding[0];
-    const Taps rows = taps_inside(top, conv_.dilation[0], conv_.kernel[0], conv_.size[0]);
-    const int16_t zero = static_cast<int16_t>(zero_);
-    vectorized([&]() QUAVER_INLINE {
-      for (int pixel = 0; pixel < pixels; ++pixel) {
-        const int64_t left = (first + pixel) * conv_.step[1] - conv_.padding[1];
-        const Taps columns = taps_inside(left, conv_.dilation[1], conv_.kernel[1], conv_.size[1]);
-        int32_t sum[Panel::kColumns] = {};
-        for (int64_t ky = rows.begin; ky < rows.end; ++ky) {
-          const Code* const from = image + (top + ky * conv_.dilation[0]) * conv_.x.stride[0];
-          for (int64_t kx = columns.begin; kx < columns.end; ++kx) {
-            const Code* const codes = from + (left + kx * conv_.dilation[1]) * conv_.x.stride[1];
-            const int16_t* const __restrict by = weight + (ky * conv_.kernel[1] + kx) * Panel::kColumns;
-            if (neighbours) {
-              add(codes + columns_.first, zero, by, sum);
-            } else {
-              Code held[Panel::kColumns] = {};
-              for (int i = 0; i < columns_.count; ++i) held[i] = codes[(columns_.first + i) / each];
-              add(held, zero, by, sum);
-            }
-          }
-        }
-        std::memcpy(sums_[pixel], sum, sizeof sum);
+    for (int64_t half = 0; half < columns.count; half += kTapChannels) {
+      const int64_t channel = columns.first + half;
+      const int16_t* const weight = weight_.of(channel);
+      if (each == 1 && columns.count - half >= kTapChannels) {
+        sum_taps_(taps_.data(), weight_.pairs, channel, weight, columns.sum + half, sums + half);
+      } else {
+        hold_taps(channel, each, std::min<int64_t>(columns.count - half, kTapChannels));
+        sum_taps_(held_taps_.data(), weight_.pairs, 0, weight, columns.sum + half, sums + half);
       }
-    });
+    }
   }
 
-  // A code less its zero point, at most 255, times one of a weight, at most 128, fits 16 bits. Sums wrap.
-  template <class Code>
-  inline __attribute__((always_inline)) static void add(const Code* __restrict codes, int16_t zero,
-                                                        const int16_t* __restrict by, int32_t* __restrict sum) {
-    for (int i = 0; i < Panel::kColumns; ++i)
-      sum[i] = wrapping_add(sum[i], static_cast<int16_t>(static_cast<int16_t>(codes[i] - zero) * by[i]));
+  void find_taps(int64_t line, int64_t column) {
+    const int64_t top = line % conv_.out_size[0] * conv_.step[0] - conv_.padding[0];
+    const int64_t left = column * conv_.step[1] - conv_.padding[1];
+    const uint8_t* const image =
+        static_cast<const uint8_t*>(conv_.x.data) + line / conv_.out_size[0] * conv_.x.image_stride;
+    const int64_t first = top * conv_.x.stride[0] + left * conv_.x.stride[1];
+    if (inside(top, 0) && inside(left, 1)) {
+      for (size_t tap = 0; tap < offsets_.size(); ++tap) taps_[tap] = image + (first + offsets_[tap]);
+      return;
+    }
+    for (int64_t ky = 0, tap = 0; ky < conv_.kernel[0]; ++ky) {
+      const int64_t y = top + ky * conv_.dilation[0];
+      for (int64_t kx = 0; kx < conv_.kernel[1]; ++kx, ++tap) {
+        const int64_t x = left + kx * conv_.dilation[1];
+        const bool padded = y < 0 || y >= conv_.size[0] || x < 0 || x >= conv_.size[1];
+        taps_[tap] = padded ? zeros_.data() : image + (first + offsets_[tap]);
+      }
+    }
+  }
+
+  // Whether all taps along a dimension are, whose first lies at `first`.
+  bool inside(int64_t first, int dim) const {
+    return first >= 0 && first + (conv_.kernel[dim] - 1) * conv_.dilation[dim] < conv_.size[dim];
+  }
+
+  void hold_taps(int64_t channel, int64_t each, int64_t count) {
+    for (size_t tap = 0; tap < taps_.size(); ++tap)
+      for (int64_t i = 0; i < count; ++i) held_[tap * kTapChannels + i] = taps_[tap][(channel + i) / each];
   }
 };
 

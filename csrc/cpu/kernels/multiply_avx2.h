@@ -15,9 +15,8 @@ namespace quaver {
 #define QUAVER_AVX2 QUAVER_TARGET("avx2")
 
 template <class Code>
-QUAVER_AVX2 inline __m256i widened(const uint8_t* codes) {
-  const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes));
-  return std::is_same_v<Code, int8_t> ? _mm256_cvtepi8_epi16(narrow) : _mm256_cvtepu8_epi16(narrow);
+QUAVER_AVX2 inline __m256i widened(__m128i codes) {
+  return std::is_same_v<Code, int8_t> ? _mm256_cvtepi8_epi16(codes) : _mm256_cvtepu8_epi16(codes);
 }
 
 // sum + the products of pairs. Written so that the sum stays in its register: left alone, a compiler makes all products
@@ -44,7 +43,8 @@ QUAVER_AVX2 void add_rows_avx2(const uint8_t* a, int64_t stride, const uint8_t* 
       for (const uint8_t* four = b; four != end; four += Panel::kFourBytes, four_of_a += 4 * sizeof(int16_t)) {
         __m256i codes[kVectors];
         for (int v = 0; v < kVectors; ++v)
-          codes[v] = widened<B>(four + v / kVectorsOfHalf * Panel::kHalfBytes + v % kVectorsOfHalf * 16);
+          codes[v] = widened<B>(_mm_loadu_si128(reinterpret_cast<const __m128i*>(
+              four + v / kVectorsOfHalf * Panel::kHalfBytes + v % kVectorsOfHalf * 16)));
         for (int row = 0; row < kRows; ++row) {
           const __m256i same = _mm256_set1_epi64x(load_eight(four_of_a + row * stride));
           for (int v = 0; v < kVectors; ++v) sum[row][v] = add_products(sum[row][v], same, codes[v]);
