@@ -61,20 +61,21 @@ class DepthwiseThread {
         scatter_(product, conv.places),
         columns_(Panel::count(product.n)),
         has_columns_(Panel::count(product.n)),
-        taps_(2 * weight.pairs),
-        offsets_(conv.kernel[0] * conv.kernel[1]),
+        offsets_(2 * weight.pairs),
+        padded_(2 * weight.pairs),
+        held_places_(2 * weight.pairs),
         zeros_(conv.groups, static_cast<uint8_t>(zero)),
-        held_(2 * weight.pairs * kTapChannels),
-        held_taps_(2 * weight.pairs) {
+        held_(2 * weight.pairs * kTapChannels) {
     const BatchIndex none = {};
     gather(product.a_scale, none, 0, kBlockRows, 1.0f, rows_.scale);
     with_type(product.a_type,
               [&](auto tag) { sum_taps_ = choose_sum_taps<typename decltype(tag)::type>(cpu_capability()); });
-    for (size_t tap = 0; tap < offsets_.size(); ++tap)
-      offsets_[tap] = static_cast<int64_t>(tap) / conv.kernel[1] * conv.dilation[0] * conv.x.stride[0] +
-                      static_cast<int64_t>(tap) % conv.kernel[1] * conv.dilation[1] * conv.x.stride[1];
-    taps_.back() = zeros_.data();  // beside the last of an odd number of taps; its weights are 0
-    for (size_t tap = 0; tap < held_taps_.size(); ++tap) held_taps_[tap] = held_.data() + tap * kTapChannels;
+    for (int64_t tap = 0; tap < conv.kernel[0] * conv.kernel[1]; ++tap)
+      offsets_[tap] = tap / conv.kernel[1] * conv.dilation[0] * conv.x.stride[0] +
+                      tap % conv.kernel[1] * conv.dilation[1] * conv.x.stride[1];
+    padded_.back() = address_of(zeros_.data());  // beside the last of an odd number of taps; its weights are 0
+    for (size_t tap = 0; tap < held_places_.size(); ++tap)
+      held_places_[tap] = address_of(held_.data() + tap * kTapChannels);
   }
 
   static int64_t tasks(const Conv2dProblem& conv) {
@@ -112,11 +113,12 @@ class DepthwiseThread {
   const Scatter scatter_;
   std::vector<ColumnValues> columns_;  // of each panel, once it is needed
   std::vector<bool> has_columns_;
-  std::vector<const uint8_t*> taps_;  // where the pixel of x is that each tap lies over
-  std::vector<int64_t> offsets_;      // of the taps of a pixel whose taps are all inside, from the first
+  // Where taps are (depthwise_taps.h): of a pixel whose taps are all inside, from the first on; else their addresses.
+  std::vector<intptr_t> offsets_;
+  std::vector<intptr_t> padded_;
+  std::vector<intptr_t> held_places_;
   const std::vector<uint8_t> zeros_;  // a pixel of padding
   std::vector<uint8_t> held_;         // 16 channels of each tap, where they do not lie side by side
-  std::vector<const uint8_t*> held_taps_;
   SumTaps sum_taps_;
   RowValues rows_ = {};
   alignas(64) BlockSums sums_ = {};
@@ -133,40 +135,40 @@ class DepthwiseThread {
     return columns;
   }
 
+  static intptr_t address_of(const uint8_t* place) { return reinterpret_cast<intptr_t>(place); }
+
   // The sums of a pixel of a line of the result, for a panel of its channels.
   void multiply(const ColumnValues& columns, int64_t line, int64_t column, int32_t* sums) {
-    find_taps(line, column);
+    const TapPlaces taps = find_taps(line, column);
     const int64_t each = conv_.product.n;  // channels of the result for one of x
     for (int64_t half = 0; half < columns.count; half += kTapChannels) {
       const int64_t channel = columns.first + half;
       const int16_t* const weight = weight_.of(channel);
       if (each == 1 && columns.count - half >= kTapChannels) {
-        sum_taps_(taps_.data(), weight_.pairs, channel, weight, columns.sum + half, sums + half);
+        sum_taps_(taps, weight_.pairs, channel, weight, columns.sum + half, sums + half);
       } else {
-        hold_taps(channel, each, std::min<int64_t>(columns.count - half, kTapChannels));
-        sum_taps_(held_taps_.data(), weight_.pairs, 0, weight, columns.sum + half, sums + half);
+        hold(taps, channel, each, std::min<int64_t>(columns.count - half, kTapChannels));
+        sum_taps_({0, held_places_.data()}, weight_.pairs, 0, weight, columns.sum + half, sums + half);
       }
     }
   }
 
-  void find_taps(int64_t line, int64_t column) {
+  TapPlaces find_taps(int64_t line, int64_t column) {
     const int64_t top = line % conv_.out_size[0] * conv_.step[0] - conv_.padding[0];
     const int64_t left = column * conv_.step[1] - conv_.padding[1];
-    const uint8_t* const image =
-        static_cast<const uint8_t*>(conv_.x.data) + line / conv_.out_size[0] * conv_.x.image_stride;
-    const int64_t first = top * conv_.x.stride[0] + left * conv_.x.stride[1];
-    if (inside(top, 0) && inside(left, 1)) {
-      for (size_t tap = 0; tap < offsets_.size(); ++tap) taps_[tap] = image + (first + offsets_[tap]);
-      return;
-    }
+    const intptr_t first = address_of(static_cast<const uint8_t*>(conv_.x.data)) +
+                           line / conv_.out_size[0] * conv_.x.image_stride + top * conv_.x.stride[0] +
+                           left * conv_.x.stride[1];
+    if (inside(top, 0) && inside(left, 1)) return {static_cast<uintptr_t>(first), offsets_.data()};
     for (int64_t ky = 0, tap = 0; ky < conv_.kernel[0]; ++ky) {
       const int64_t y = top + ky * conv_.dilation[0];
       for (int64_t kx = 0; kx < conv_.kernel[1]; ++kx, ++tap) {
         const int64_t x = left + kx * conv_.dilation[1];
         const bool padded = y < 0 || y >= conv_.size[0] || x < 0 || x >= conv_.size[1];
-        taps_[tap] = padded ? zeros_.data() : image + (first + offsets_[tap]);
+        padded_[tap] = padded ? address_of(zeros_.data()) : first + offsets_[tap];
       }
     }
+    return {0, padded_.data()};
   }
 
   // Whether all taps along a dimension are, whose first lies at `first`.
@@ -174,9 +176,9 @@ class DepthwiseThread {
     return first >= 0 && first + (conv_.kernel[dim] - 1) * conv_.dilation[dim] < conv_.size[dim];
   }
 
-  void hold_taps(int64_t channel, int64_t each, int64_t count) {
-    for (size_t tap = 0; tap < taps_.size(); ++tap)
-      for (int64_t i = 0; i < count; ++i) held_[tap * kTapChannels + i] = taps_[tap][(channel + i) / each];
+  void hold(TapPlaces taps, int64_t channel, int64_t each, int64_t count) {
+    for (size_t tap = 0; tap < held_places_.size(); ++tap)
+      for (int64_t i = 0; i < count; ++i) held_[tap * kTapChannels + i] = taps[tap][(channel + i) / each];
   }
 };
 

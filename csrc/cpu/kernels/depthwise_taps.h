@@ -14,18 +14,28 @@ namespace quaver {
 
 inline constexpr int kTapChannels = 16;
 
+// Where the pixels are that the taps lie over: from `origin` on, which may be an address like 0 where no tap is.
+struct TapPlaces {
+  uintptr_t origin;
+  const intptr_t* offset;
+
+  inline __attribute__((always_inline)) const uint8_t* operator[](int64_t tap) const {
+    return reinterpret_cast<const uint8_t*>(origin + offset[tap]);
+  }
+};
+
 // sum[i] = first[i] + the codes of channels [channel, channel + 16) of all taps times [pair][channel of 16][tap of 2]
 // weights.
-using SumTaps = void (*)(const uint8_t* const* taps, int64_t pairs, int64_t channel, const int16_t* weight,
-                         const int32_t* first, int32_t* sum);
+using SumTaps = void (*)(TapPlaces taps, int64_t pairs, int64_t channel, const int16_t* weight, const int32_t* first,
+                         int32_t* sum);
 
 template <class Code>
-void sum_taps_portable(const uint8_t* const* taps, int64_t pairs, int64_t channel, const int16_t* __restrict weight,
+void sum_taps_portable(TapPlaces taps, int64_t pairs, int64_t channel, const int16_t* __restrict weight,
                        const int32_t* __restrict first, int32_t* __restrict sum) {
   for (int i = 0; i < kTapChannels; ++i) sum[i] = first[i];
-  for (int64_t pair = 0; pair < pairs; ++pair, taps += 2, weight += 2 * kTapChannels) {
-    const Code* const even = reinterpret_cast<const Code*>(taps[0]) + channel;
-    const Code* const odd = reinterpret_cast<const Code*>(taps[1]) + channel;
+  for (int64_t pair = 0; pair < pairs; ++pair, weight += 2 * kTapChannels) {
+    const Code* const even = reinterpret_cast<const Code*>(taps[2 * pair]) + channel;
+    const Code* const odd = reinterpret_cast<const Code*>(taps[2 * pair + 1]) + channel;
     for (int i = 0; i < kTapChannels; ++i)
       sum[i] = wrapping_add(sum[i], even[i] * weight[2 * i] + odd[i] * weight[2 * i + 1]);
   }
@@ -33,14 +43,15 @@ void sum_taps_portable(const uint8_t* const* taps, int64_t pairs, int64_t channe
 
 #if defined(__x86_64__)
 template <class Code>
-QUAVER_AVX2 void sum_taps_avx2(const uint8_t* const* taps, int64_t pairs, int64_t channel, const int16_t* weight,
+QUAVER_AVX2 void sum_taps_avx2(TapPlaces taps, int64_t pairs, int64_t channel, const int16_t* weight,
                                const int32_t* first, int32_t* sum) {
   __m256i sums[2];  // of 8 channels
   for (int half = 0; half < 2; ++half)
     sums[half] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(first + half * 8));
-  for (int64_t pair = 0; pair < pairs; ++pair, taps += 2, weight += 2 * kTapChannels) {
-    const __m128i even = _mm_loadu_si128(reinterpret_cast<const __m128i*>(taps[0] + channel));
-    const __m128i odd = _mm_loadu_si128(reinterpret_cast<const __m128i*>(taps[1] + channel));
+  taps.origin += channel;
+  for (int64_t pair = 0; pair < pairs; ++pair, weight += 2 * kTapChannels) {
+    const __m128i even = _mm_loadu_si128(reinterpret_cast<const __m128i*>(taps[2 * pair]));
+    const __m128i odd = _mm_loadu_si128(reinterpret_cast<const __m128i*>(taps[2 * pair + 1]));
     const __m128i neighbours[2] = {_mm_unpacklo_epi8(even, odd), _mm_unpackhi_epi8(even, odd)};
     for (int half = 0; half < 2; ++half) {
       const __m256i by = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weight + half * 16));
