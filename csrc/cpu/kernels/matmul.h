@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "cpu/kernels/epilogue.h"
+#include "cpu/kernels/epilogue_avx2.h"
 #include "cpu/kernels/epilogue_avx512.h"
 #include "cpu/kernels/matmul_rows.h"
 #include "cpu/kernels/multiply.h"
@@ -117,6 +118,12 @@ void store_block(const StoredBlock& block) {
 }
 
 #if defined(__x86_64__)
+template <class Code>
+QUAVER_AVX2 void store_block_avx2(const StoredBlock& block) {
+  const EpilogueAvx2<Code> epilogue(block);
+  for (int row = 0; row < block.rows; ++row) epilogue.row(row);
+}
+
 template <class Out>
 QUAVER_AVX512 void store_block_avx512(const StoredBlock& block) {
   const EpilogueAvx512<Out> epilogue(block);
@@ -158,6 +165,8 @@ struct MatmulLoops {
           store = store_block<Out>;
 #if defined(__x86_64__)
           const bool fixed = problem.mode == RequantizeMode::kFixed;
+          if constexpr (kIsCode<Out>)
+            if (capability >= CpuCapability::kAvx2 && !fixed) store = store_block_avx2<Out>;
           if (capability >= CpuCapability::kAvx512 && !fixed) store = store_block_avx512<Out>;
           if (capability == CpuCapability::kAmx) multiply_and_store = choose_multiply_and_store<A, B, Out>(fixed);
 #endif
