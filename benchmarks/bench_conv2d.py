@@ -2,15 +2,19 @@
 
 python -m benchmarks.bench_conv2d [--quick] [--threads N] [--rows FILE.csv]
 
-Layers of EfficientNet-B0 and ResNet-50 on pictures of 224 x 224, in channels_last. Weights are constant: whoever can
-reorder them has done so before. quaver and the reference give float32. "torch" is torch.ao's quantized convolution,
-uint8 to uint8; onnxruntime's ConvInteger gives int32, which is not scaled, and takes and gives NCHW.
+Layers of EfficientNet-B0 and ResNet-50 on pictures of 224 x 224, in channels_last, by the type of the result. Weights
+are constant: whoever can reorder them has done so before.
+
+    float32  int8_conv2d; onnxruntime's ConvInteger, which gives int32 that is not scaled, and takes and gives NCHW
+    uint8    int8_conv2d; "torch" is torch.ao's quantized convolution
+
+"float32" and "bfloat16" are torch's convolutions of the numbers that the codes stand for.
 """
 
 import copy
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -71,25 +75,45 @@ class Problem:
         self.params = quaver.choose_qparams(self.x, quaver.PerTensor(), symmetric=False, dtype=torch.uint8)
         self.q = quaver.quantize(self.x, self.params, dtype=torch.uint8)
         self.weight_q, self.weight_params = quaver.dynamic_quantize(self.conv.weight, quaver.PerChannel(0))
+        self.args = (self.q, self.weight_q, self.params.scale, self.weight_params.scale)
         self.where = {"stride": layer.stride, "padding": layer.kernel // 2, "groups": layer.groups}
+        self.options = {"x_zero_point": self.params.zero_point, **self.where}
+        self.packed = None
+        if layer.groups == 1:
+            self.packed = quaver.int8_prepack(self.weight_q.permute(2, 3, 1, 0).flatten(0, 2))
+        self.out_params = quaver.choose_qparams(
+            self.conv(self.x), quaver.PerTensor(), symmetric=False, dtype=torch.uint8
+        )
+
+    def both(self, **options):
+        """The reference and quaver."""
+        options |= self.options
+        return {
+            "reference": Candidate(partial(reference.int8_conv2d, *self.args, **options), exact=True),
+            "quaver": Candidate(
+                partial(quaver.int8_conv2d, *self.args, **options, weight_packed=self.packed), exact=True
+            ),
+        }
 
 
-def candidates(problem):
-    args = (problem.q, problem.weight_q, problem.params.scale, problem.weight_params.scale)
-    options = {"x_zero_point": problem.params.zero_point, **problem.where}
-    packed = None
-    if problem.layer.groups == 1:
-        packed = quaver.int8_prepack(problem.weight_q.permute(2, 3, 1, 0).flatten(0, 2))
-    ours = partial(quaver.int8_conv2d, *args, **options, weight_packed=packed)
+def to_float32(problem):
     bfloat16 = copy.deepcopy(problem.conv).to(torch.bfloat16)
-    return {
-        "reference": Candidate(partial(reference.int8_conv2d, *args, **options), exact=True),
-        "quaver": Candidate(ours, exact=True),
+    return problem.both() | {
         "float32": Candidate(partial(problem.conv, problem.x)),
         "bfloat16": Candidate(partial(bfloat16, problem.x.to(torch.bfloat16))),
-        "torch": peers.attempt("torch", "quantized.conv2d", partial(by_torch, problem)),
         "onnxruntime": by_onnxruntime(problem),
     }
+
+
+def to_uint8(problem):
+    scale, zero_point = problem.out_params.scale, problem.out_params.zero_point
+    codes = problem.both(out_scale=scale, out_zero_point=zero_point, dtype=torch.uint8)
+
+    def real(q):
+        return quaver.dequantize(q, problem.out_params)
+
+    codes = {name: replace(candidate, read=real) for name, candidate in codes.items()}
+    return codes | {"torch": peers.attempt("torch", "quantized.conv2d", partial(by_torch, problem))}
 
 
 def by_torch(problem):
@@ -101,9 +125,7 @@ def by_torch(problem):
         x = torch.quantize_per_tensor(problem.x, x_scale, zero, torch.quint8)
     side, layer = [problem.layer.kernel // 2] * 2, problem.layer
     packed = torch.ops.quantized.conv2d_prepack(weight, None, [layer.stride] * 2, side, [1, 1], layer.groups)
-    expected = problem.conv(problem.x)
-    out_scale = (expected.max() - expected.min()).item() / 255
-    out_zero = round(-expected.min().item() / out_scale)
+    out_scale, out_zero = problem.out_params.scale.item(), problem.out_params.zero_point.item()
     call = partial(torch.ops.quantized.conv2d, x, packed, out_scale, out_zero)
     call()
     return Candidate(call, read=torch.Tensor.dequantize)
@@ -128,8 +150,9 @@ def cases(chosen):
     for (name, layer), count in ((each, n) for each in layers.items() for n in COUNTS[: 1 if chosen.quick else None]):
         problem = Problem(layer, count)
         what = f"{name}, {layer}, {count} picture{'s' * (count > 1)}"
-        make = lambda seed, problem=problem: candidates(problem)  # noqa: E731
-        yield Case("convolution", what, make, operations=layer.operations(count))
+        for type_, candidates in (("float32", to_float32), ("uint8", to_uint8)):
+            make = lambda seed, problem=problem, candidates=candidates: candidates(problem)  # noqa: E731
+            yield Case(f"convolution to {type_}", what, make, operations=layer.operations(count))
 
 
 if __name__ == "__main__":
