@@ -72,6 +72,10 @@ class Problem:
         ).to(memory_format=torch.channels_last)
         self.conv.requires_grad_(False)
         self.conv.weight.copy_(normal(*self.conv.weight.shape, seed=1))
+        self.prepare()
+
+    def prepare(self):
+        layer = self.layer
         self.params = quaver.choose_qparams(self.x, quaver.PerTensor(), symmetric=False, dtype=torch.uint8)
         self.q = quaver.quantize(self.x, self.params, dtype=torch.uint8)
         self.weight_q, self.weight_params = quaver.dynamic_quantize(self.conv.weight, quaver.PerChannel(0))
@@ -94,6 +98,16 @@ class Problem:
                 partial(quaver.int8_conv2d, *self.args, **options, weight_packed=self.packed), exact=True
             ),
         }
+
+
+class LargestCodes(Problem):
+    """All codes are their type's largest: what adds up pairs of products in 16 bits saturates."""
+
+    def __init__(self):
+        super().__init__(Layer(64, 32, 8, 1), 1)
+        self.x.fill_(1.0)
+        self.conv.weight.fill_(1.0)
+        self.prepare()
 
 
 def to_float32(problem):
@@ -155,5 +169,14 @@ def cases(chosen):
             yield Case(f"convolution to {type_}", what, make, operations=layer.operations(count))
 
 
+def facts(chosen):
+    """How much of the convolution of the largest codes the peer finds."""
+    found = to_uint8(LargestCodes())
+    if found["torch"] is None:
+        return {}
+    share = found["torch"].result()[0].double().mean() / found["reference"].result()[0].double().mean()
+    return {"convolution of the largest codes to uint8, torch": f"{share:.1%} of the exact one"}
+
+
 if __name__ == "__main__":
-    sys.exit(run("conv2d", __doc__, cases))
+    sys.exit(run("conv2d", __doc__, cases, facts))

@@ -38,6 +38,9 @@ class Problem:
         self.weight = normal(n, k, seed=seed + 1)
         self.q, self.params = quaver.dynamic_quantize(self.x, quaver.PerTensor())
         self.weight_q, self.weight_params = quaver.dynamic_quantize(self.weight, quaver.PerChannel(0))
+        self.prepare()
+
+    def prepare(self):
         self.b = self.weight_q.t()
         self.b_packed = quaver.int8_prepack(self.b)
         self.scales = self.params.scale, self.weight_params.scale.t()
@@ -45,6 +48,16 @@ class Problem:
 
     def out(self, dtype):
         return torch.empty(*self.shape[:2], dtype=dtype)
+
+
+class LargestCodes(Problem):
+    """All codes are 127: what adds up pairs of products in 16 bits saturates."""
+
+    def __init__(self):
+        super().__init__(16, 64, 256)
+        self.q.fill_(127)
+        self.weight_q.fill_(127)
+        self.prepare()
 
 
 def int32(problem):
@@ -197,5 +210,18 @@ def cases(chosen):
             )
 
 
+def facts(chosen):
+    """How much of the product of the largest codes the peers find."""
+    found = {}
+    for result in ("int32", "uint8", "float32"):
+        (exact, *_), *others = ((each, name) for name, each in RESULTS[result](LargestCodes()).items() if each)
+        expected = exact.result()[0].double().mean()
+        for each, name in others:
+            if not each.exact and name not in ("eager", "float32"):
+                share = each.result()[0].double().mean() / expected
+                found[f"product of the largest codes to {result}, {name}"] = f"{share:.1%} of the exact one"
+    return found
+
+
 if __name__ == "__main__":
-    sys.exit(run("matmul", __doc__, cases))
+    sys.exit(run("matmul", __doc__, cases, facts))
