@@ -20,6 +20,8 @@ from benchmarks.cases import Case, run
 from benchmarks.timing import Candidate, normal
 from quaver import reference
 
+SCALED = "MiniLM-L6"  # the model whose layers say how threads scale
+
 
 class Problem:
     """A layer, its codes and an input."""
@@ -31,6 +33,9 @@ class Problem:
         self.layer.weight.data.copy_(normal(n, k, seed=seed + 1) / k**0.5)
         self.layer.bias.data.copy_(normal(n, seed=seed + 2))
         self.layer.requires_grad_(False)
+        self.prepare()
+
+    def prepare(self):
         per_output = quaver.PerChannel(0)
         self.weight_q, self.params, self.weight_sum = quaver.dynamic_quantize(
             self.layer.weight, per_output, return_row_sum=True
@@ -130,12 +135,37 @@ def bitsandbytes(problem):
     return called(layer, problem.x)
 
 
+class LargestCodes(Problem):
+    """Codes of one number are their type's largest: what adds up pairs of products in 16 bits saturates."""
+
+    def __init__(self):
+        super().__init__(16, 64, 256)
+        self.x.fill_(1.0)
+        self.layer.weight.fill_(1.0)
+        self.layer.bias.zero_()
+        self.prepare()
+
+
+def facts(chosen):
+    """How much of the layer of ones the peers find."""
+    problem = LargestCodes()
+    expected = problem.shape[2]
+    others = {"quaver", "quaver, asymmetric", "reference", "eager", "float32", "bfloat16", rows.ALONE}
+    found = {name: each for name, each in candidates(problem).items() if each and name not in others}
+    shares = {name: each.result()[0].double().mean() / expected for name, each in found.items()}
+    return {
+        f"linear layer of the largest codes, {name}": f"{share:.1%} of the exact one" for name, share in shares.items()
+    }
+
+
 def cases(chosen):
     for model, layer, m, n, k in layers.on_cpu(chosen.quick):
+        if chosen.threads > 1 and model != SCALED:
+            continue
         problem = Problem(m, n, k)
         what = f"{model}: {layer}, {m} x {n} x {k}"
         yield Case("linear layer", what, lambda seed, problem=problem: candidates(problem), operations=2 * m * n * k)
 
 
 if __name__ == "__main__":
-    sys.exit(run("linear", __doc__, cases))
+    sys.exit(run("linear", __doc__, cases, facts))

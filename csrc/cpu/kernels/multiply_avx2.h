@@ -9,6 +9,7 @@
 #if defined(__x86_64__)
 
 #include "cpu/kernels/multiply.h"
+#include "cpu/kernels/stream.h"
 
 namespace quaver {
 
@@ -40,6 +41,7 @@ QUAVER_AVX2 void add_rows_avx2(const uint8_t* a, int64_t stride, const uint8_t* 
     const uint8_t* four_of_a = a;
     for (int64_t left = fours; left > 0; left -= Panel::kStepFours, b += Panel::kStepBytes) {
       const uint8_t* const end = b + std::min(left, Panel::kStepFours) * Panel::kFourBytes;
+      if constexpr (kRows <= 2) fetch_ahead(b, kVectors / kVectorsOfHalf * Panel::kHalfBytes);  // few wait for memory
       for (const uint8_t* four = b; four != end; four += Panel::kFourBytes, four_of_a += 4 * sizeof(int16_t)) {
         __m256i codes[kVectors];
         for (int v = 0; v < kVectors; ++v)
