@@ -21,7 +21,7 @@ import torch
 
 import quaver
 from benchmarks import onnx_calls, peers
-from benchmarks.cases import Case, run
+from benchmarks.cases import Case, run, shares_found
 from benchmarks.timing import Candidate, normal
 from quaver import reference
 
@@ -170,12 +170,7 @@ def cases(chosen):
 
 
 def facts(chosen):
-    """How much of the convolution of the largest codes the peer finds."""
-    found = to_uint8(LargestCodes())
-    if found["torch"] is None:
-        return {}
-    share = found["torch"].result()[0].double().mean() / found["reference"].result()[0].double().mean()
-    return {"convolution of the largest codes to uint8, torch": f"{share:.1%} of the exact one"}
+    return shares_found("convolution of the largest codes to uint8", to_uint8(LargestCodes()))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 
 import quaver
 from benchmarks import layers, onnx_calls, peers, rows
-from benchmarks.cases import Case, run
+from benchmarks.cases import Case, run, shares_found
 from benchmarks.timing import Candidate, normal
 from quaver import reference
 
@@ -147,15 +147,7 @@ class LargestCodes(Problem):
 
 
 def facts(chosen):
-    """How much of the layer of ones the peers find."""
-    problem = LargestCodes()
-    expected = problem.shape[2]
-    others = {"quaver", "quaver, asymmetric", "reference", "eager", "float32", "bfloat16", rows.ALONE}
-    found = {name: each for name, each in candidates(problem).items() if each and name not in others}
-    shares = {name: each.result()[0].double().mean() / expected for name, each in found.items()}
-    return {
-        f"linear layer of the largest codes, {name}": f"{share:.1%} of the exact one" for name, share in shares.items()
-    }
+    return shares_found("linear layer of the largest codes", candidates(LargestCodes()))
 
 
 def cases(chosen):

@@ -24,7 +24,7 @@ import torch
 
 import quaver
 from benchmarks import layers, onnx_calls, peers
-from benchmarks.cases import Case, run
+from benchmarks.cases import Case, run, shares_found
 from benchmarks.timing import Candidate, normal
 from quaver import reference
 
@@ -211,15 +211,9 @@ def cases(chosen):
 
 
 def facts(chosen):
-    """How much of the product of the largest codes the peers find."""
     found = {}
     for result in ("int32", "uint8", "float32"):
-        (exact, *_), *others = ((each, name) for name, each in RESULTS[result](LargestCodes()).items() if each)
-        expected = exact.result()[0].double().mean()
-        for each, name in others:
-            if not each.exact and name not in ("eager", "float32"):
-                share = each.result()[0].double().mean() / expected
-                found[f"product of the largest codes to {result}, {name}"] = f"{share:.1%} of the exact one"
+        found |= shares_found(f"product of the largest codes to {result}", RESULTS[result](LargestCodes()))
     return found
 
 

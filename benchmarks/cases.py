@@ -49,6 +49,19 @@ def measure(group, case, threads, probe):
     ]
 
 
+def shares_found(what, candidates):
+    """{what and who: words}: how much of the exact result, which is of one sign, each int8 peer finds."""
+    exact, *others = ((name, each) for name, each in candidates.items() if each)
+    expected = exact[1].result()[0].double().mean()
+    peers_of_int8 = [
+        (name, each)
+        for name, each in others
+        if not (each.exact or name == rows.ALONE or rows.is_ours(name) or name in rows.FLOATS)
+    ]
+    shares = {name: each.result()[0].double().mean() / expected for name, each in peers_of_int8}
+    return {f"{what}, {name}": f"{share:.1%} of the exact one" for name, share in shares.items()}
+
+
 def line(found):
     """A case's rows in words."""
     first = found[0]

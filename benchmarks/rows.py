@@ -14,6 +14,9 @@ def is_ours(candidate):
     return candidate.split(",")[0] == OURS
 
 
+FLOATS = ("eager", "float32", "bfloat16")  # candidates whose product is one of floats
+
+
 @dataclass(frozen=True)
 class Row:
     """One candidate's time for one case."""

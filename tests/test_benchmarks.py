@@ -121,6 +121,15 @@ def test_a_wrong_peer_is_named_and_left_out():
 # The machine
 
 
+def test_what_int8_peers_find_of_a_product():
+    def found(value, **others):
+        return Candidate(lambda: torch.full((2, 2), value), **others)
+
+    candidates = {"reference": found(4.0, exact=True), "quaver": found(4.0, exact=True), "float32": found(3.9)}
+    candidates |= {"quaver, asymmetric": found(3.8), "peer": found(2.0), "absent": None}
+    assert cases.shares_found("a product", candidates) == {"a product, peer": "50.0% of the exact one"}
+
+
 def test_a_disturbed_machine_is_seen():
     assert not machine.disturbed((1.0, 1.0), (1.2, 1.3))
     assert machine.disturbed((1.0, 1.0), (1.3, 1.0))

@@ -30,7 +30,7 @@ class Result:
             notes = [note for name, note in self.about["notes"].items() if name.endswith(f", {threads} threads")]
             copied = max((note.get("copied per second", 0) for note in notes), default=0)
             products = [row for row in self.rows if row.group == "matmul" and row.threads == threads]
-            int8 = [row for row in products if row.candidate not in ("reference", "eager", "float32")]
+            int8 = [row for row in products if row.candidate not in ("reference", *rows.FLOATS)]
             rate = max((row.operations / row.milliseconds * 1e3 for row in int8), default=0)
             found[threads] = copied, rate
         return found

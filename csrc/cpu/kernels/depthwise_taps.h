@@ -14,7 +14,7 @@ namespace quaver {
 
 inline constexpr int kTapChannels = 16;
 
-// Where the pixels are that the taps lie over: from `origin` on, which may be an address like 0 where no tap is.
+// Where the pixels are that the taps lie over: offsets from the first, or, with an origin of 0, their addresses.
 struct TapPlaces {
   uintptr_t origin;
   const intptr_t* offset;

@@ -37,11 +37,11 @@ inline std::unique_ptr<uint8_t[]> uninitialized(int64_t bytes) {
   return std::unique_ptr<uint8_t[]>(new uint8_t[bytes]);
 }
 
-// From row to row of copies of `bytes` each: not a power of 2, which would bring many rows to the same places of a
-// cache.
-inline int64_t pitch_of(int64_t bytes) { return (Panel::steps(bytes) | 1) * Panel::kStepCodes; }
-
-inline int64_t pitch_of(int64_t k, RowForm form) { return pitch_of(form == RowForm::kWide ? 2 * k : k); }
+// From row to row of copies, in bytes: not a power of 2, which would bring many rows to the same places of a cache.
+inline int64_t pitch_of(int64_t k, RowForm form) {
+  const int64_t bytes = form == RowForm::kWide ? 2 * k : k;
+  return (Panel::steps(bytes) | 1) * Panel::kStepCodes;
+}
 
 struct RowsOfA {
   const MatmulProblem& problem;

@@ -50,12 +50,6 @@ inline uint32_t load_four(const uint8_t* codes) {
   return four;
 }
 
-inline int64_t load_eight(const uint8_t* codes) {
-  int64_t eight;
-  std::memcpy(&eight, codes, sizeof eight);
-  return eight;
-}
-
 template <class A, class B>
 void multiply_portable(const BlockOfRows& a, const uint8_t* panel, int64_t fours, const MovedSums&, BlockSums& acc) {
   for (int row = 0; row < a.rows; ++row) {

@@ -15,6 +15,12 @@ namespace quaver {
 
 #define QUAVER_AVX2 QUAVER_TARGET("avx2")
 
+inline int64_t load_eight(const uint8_t* codes) {
+  int64_t eight;
+  std::memcpy(&eight, codes, sizeof eight);
+  return eight;
+}
+
 template <class Code>
 QUAVER_AVX2 inline __m256i widened(__m128i codes) {
   return std::is_same_v<Code, int8_t> ? _mm256_cvtepi8_epi16(codes) : _mm256_cvtepu8_epi16(codes);
