@@ -23,6 +23,9 @@ PYTHON_ABI = "0x030A0000"  # Python 3.10
 # Machine code for these, and PTX where a later GPU could need it.
 ARCHITECTURES = "7.5+PTX;8.0+PTX;8.6;8.9;9.0+PTX;10.0+PTX;12.0+PTX"
 
+# Objects stay here: another build compiles what has changed, and the emulator links those that are shipped.
+OBJECTS = "build/objects"
+
 DEFINES = [f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-DPy_LIMITED_API={PYTHON_ABI}"]
 # The arithmetic is written out operation by operation: no contraction. The two -fno flags change no value; they let
 # selects on floats become vector instructions.
@@ -108,9 +111,21 @@ def forget_old_kernels():
     """Beside a torch without CUDA, its build does not see that a header of the kernels has changed."""
     headers = [path for pattern in ("csrc/*.h", "csrc/cuda/*.h", "csrc/cuda/*.cuh") for path in ROOT.glob(pattern)]
     newest = max(path.stat().st_mtime for path in headers)
-    for made in ROOT.glob("build/temp.*/csrc/cuda/*.o"):
+    for made in (ROOT / OBJECTS).glob("csrc/cuda/*.o"):
         if made.stat().st_mtime < newest:
             made.unlink()
+
+
+def build_command(cpp_extension):
+    """torch's, which leaves an editable install's objects where those of other builds are."""
+
+    class BuildExtension(cpp_extension.BuildExtension):
+        def run(self):
+            if self.editable_mode:
+                self.build_temp = OBJECTS
+            super().run()
+
+    return BuildExtension
 
 
 def what_is_compiled():
@@ -122,8 +137,8 @@ def what_is_compiled():
     forget_old_kernels()
     return {
         "ext_modules": extensions(torch, cpp_extension),
-        "cmdclass": {"build_ext": cpp_extension.BuildExtension},
-        "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
+        "cmdclass": {"build_ext": build_command(cpp_extension)},
+        "options": {"bdist_wheel": {"py_limited_api": "cp310"}, "build_ext": {"build_temp": OBJECTS}},
     }
 
 

@@ -269,9 +269,16 @@ print(library.probe_launch_with(0, 32, ctypes.c_void_p(out.ctypes.data), 4, 0), 
     assert in_a_process_of_its_own(program, path) == ["0", "0", "1", "2", "3", "cudaLaunchKernelExC"]
 
 
-def test_ptx_that_is_compressed_is_named():
-    """As nvcc leaves it unless it is told not to."""
-    probe = Probe(probe_library("compressed", compressed=True))
+@pytest.mark.parametrize("mode", ["size", "balance"])
+def test_ptx_that_is_compressed(mode):
+    """As nvcc leaves it unless it is told not to, and as quaver's own library has it."""
+    probe = Probe(probe_library(f"compressed_{mode}", packaging=[f"--compress-mode={mode}"]))
+    code, written = probe.launch(PLAIN, count=4)
+    assert (code, *written) == (0, 0, 1, 2, 3)
+
+
+def test_ptx_that_is_compressed_in_another_way_is_named():
+    probe = Probe(probe_library("compressed_lz4", packaging=["--compress-mode=speed"]))
     assert probe.launch(PLAIN)[0] == CudaError.NO_KERNEL_IMAGE_FOR_DEVICE
     (words,) = probe.runtime.take_refusals()
-    assert words.endswith("plainEPii: its PTX is compressed: build with nvcc --no-compress")
+    assert words.endswith("plainEPii: its PTX is compressed, but not with zstd: build with nvcc --compress-mode=size")

@@ -10,8 +10,9 @@ A report of the emulator (a race, an access out of bounds, ...) is an EmulationE
 
 import contextlib
 import ctypes
+import os
 import re
-import sysconfig
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -22,8 +23,7 @@ from .devices import LaunchError
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "quaver_emulated"
-# PTX for each architecture of the shipped library that has it.
-PTX_ARCHITECTURES = (75, 80, 90, 100, 120)
+OBJECTS = "build/objects"  # as setup.py has it
 WRAPPED = (
     "aoti_torch_library_init_impl",
     "aoti_torch_create_device_guard",
@@ -50,26 +50,14 @@ class Runs(list):
         self.calls = []
 
 
-def _build_flags():
-    """The shipped library's own flags, from setup.py."""
-    text = (ROOT / "setup.py").read_text()
-    scope = {}
-    for name in ("CXX_FLAGS", "NVCC_FLAGS"):
-        exec(re.search(rf"^{name} = (?:\[.*?\])", text, re.MULTILINE | re.DOTALL).group(), scope)
-    return scope["CXX_FLAGS"], scope["NVCC_FLAGS"]
-
-
 @cache
 def library():
     """Builds the emulated library where needed, loads it and defines its ops."""
-    nvcc = toolkit.nvcc()
-    cxx_flags, nvcc_flags = _build_flags()
     sources = [path for path in (ROOT / "csrc").rglob("*") if path.suffix in (".h", ".cuh", ".cu", ".cpp")]
     texts = [path.read_text() for path in sorted(sources) if ROOT / "csrc" / "cpu" not in path.parents]
-    texts += build._texts(*runtime.SOURCES, runtime.HEADER, "toolkit.py", "seams.cpp")
-    digest = build._digest(*texts, *cxx_flags, *nvcc_flags, torch.__version__, build.core().name)
-    path = build.CACHE / f"libquaver_emulated_{digest}.so"
-    build.once(path, lambda: _build_library(path, nvcc, cxx_flags, nvcc_flags))
+    texts += build._texts(*runtime.SOURCES, *runtime.HEADERS, "toolkit.py", "seams.cpp", "../../setup.py")
+    path = build.CACHE / f"libquaver_emulated_{build._digest(*texts, torch.__version__, build.core().name)}.so"
+    build.once(path, lambda: _build_library(path))
     _define_ops()
     torch.ops.load_library(path)
     return ctypes.CDLL(str(path))
@@ -81,23 +69,26 @@ def stand_in():
     return runtime.Runtime(library())
 
 
-def _build_library(path, nvcc, cxx_flags, nvcc_flags):
-    """The shipped sources with the shipped flags, but for packaging: PTX instead of machine code, uncompressed."""
+def _build_library(path):
+    """The objects of the shipped library, linked with the stand-in for the CUDA runtime."""
     torch_home = Path(torch.__file__).parent
-    csrc = f"-I{ROOT / 'csrc'}"
-    codes = [f"-gencode=arch=compute_{n},code=compute_{n}" for n in PTX_ARCHITECTURES]
-    device = [nvcc, *nvcc_flags, csrc, *codes, "--no-compress", "-Xcompiler=-fPIC"]
-    includes = [csrc, f"-I{build.HERE}", f"-I{torch_home / 'include'}", f"-I{sysconfig.get_path('include')}"]
-    includes += toolkit.include_flags()
-    host = ["g++", *cxx_flags, "-fPIC", "-DTORCH_TARGET_VERSION=0x020d000000000000", *includes]
-    ours = [build.HERE / name for name in ("seams.cpp", *runtime.SOURCES)]
-    commands = {
-        **dict.fromkeys(sorted((ROOT / "csrc" / "cuda").glob("*.cu")), device),
-        **dict.fromkeys([*sorted((ROOT / "csrc" / "cuda").glob("*.cpp")), *ours], host),
-    }
+    target = re.search(r'STABLE_ABI = "(\w+)"', (ROOT / "setup.py").read_text()).group(1)
+    seams = ["g++", "-O1", "-std=c++20", "-fPIC", f"-DTORCH_TARGET_VERSION={target}", f"-I{torch_home / 'include'}"]
     wraps = [f"-Wl,--wrap={name}" for name in WRAPPED]
     torch_library = [f"-L{torch_home / 'lib'}", "-ltorch_cpu"]
-    toolkit.build_library(path, commands, [*wraps, *torch_library, *build.linked_to_core()])
+    toolkit.build_library(
+        path,
+        {build.HERE / "seams.cpp": [*seams, f"-I{ROOT / 'csrc'}", *toolkit.include_flags()], **runtime.sources()},
+        [*_shipped_objects(), *wraps, *torch_library, *build.linked_to_core()],
+    )
+
+
+def _shipped_objects():
+    """What setup.py has compiled of csrc/cuda, brought up to date."""
+    environment = {name: value for name, value in os.environ.items() if name != "TORCH_CUDA_ARCH_LIST"}
+    toolkit.run([sys.executable, "setup.py", "build_ext"], cwd=ROOT, env=environment | {"QUAVER_CUDA": "1"})
+    sources = [path for pattern in ("*.cu", "*.cpp") for path in (ROOT / "csrc" / "cuda").glob(pattern)]
+    return [ROOT / OBJECTS / path.relative_to(ROOT).with_suffix(".o") for path in sorted(sources)]
 
 
 _definitions = []

@@ -2,47 +2,16 @@
 // embedded fat binary and hands both to whoever emulates.
 #include "runtime.h"
 
-#include <cstring>
 #include <unordered_map>
 #include <vector>
+
+#include "fat_binary.h"
 
 namespace stand_in {
 namespace {
 
-// The fat binary's layout, as nvcc writes it.
-struct FatWrapper {
-  uint32_t magic, version;
-  const uint8_t* data;
-  const void* unused;
-};
-struct FatHeader {
-  uint32_t magic;
-  uint16_t version, header_size;
-  uint64_t size;
-};
-struct FatEntry {
-  uint16_t kind, version;
-  uint32_t header_size;
-  uint64_t size;  // of the payload, padded
-  uint32_t compressed_size, options_offset;
-  uint16_t minor, major;
-  uint32_t architecture, name_offset, name_size;
-  uint64_t flags, unused, uncompressed_size;
-};
-constexpr uint32_t kFatMagic = 0xBA55ED50;
-constexpr uint16_t kPtx = 1;
-constexpr uint64_t kCompressed = 0x2000 | 0x8000;
-
-struct Ptx {
-  uint32_t architecture;
-  std::string text;
-};
-struct Binary {
-  std::vector<Ptx> versions;
-  bool has_compressed = false;
-};
 struct Registered {
-  const Binary* binary;
+  FatBinary* binary;
   std::string name;
 };
 struct Configuration {
@@ -63,15 +32,6 @@ struct Runtime {
 Runtime& runtime() {
   static Runtime state;
   return state;
-}
-
-// The newest PTX that the device can run, as the driver chooses.
-const Ptx* choose(const Binary& binary) {
-  const uint32_t most = static_cast<uint32_t>(10 * device().major + device().minor);
-  const Ptx* best = nullptr;
-  for (const Ptx& version : binary.versions)
-    if (version.architecture <= most && (best == nullptr || version.architecture > best->architecture)) best = &version;
-  return best;
 }
 
 const char* take(std::string& lines) {
@@ -100,14 +60,11 @@ const Handlers& handlers() { return runtime().handlers; }
 cudaError_t find(const void* host, Kernel* kernel) {
   const auto found = runtime().kernels.find(host);
   if (found == runtime().kernels.end()) return cudaErrorInvalidDeviceFunction;
-  const Ptx* ptx = choose(*found->second.binary);
-  if (ptx == nullptr) {
-    if (found->second.binary->has_compressed)
-      refuse(found->second.name.c_str(), cudaErrorNoKernelImageForDevice,
-             "its PTX is compressed: build with nvcc --no-compress");
-    return cudaErrorNoKernelImageForDevice;
-  }
-  *kernel = {host, found->second.name.c_str(), ptx->text.data(), ptx->text.size()};
+  const auto& [binary, name] = found->second;
+  const FatBinary::Ptx* ptx = binary->newest_for(10 * device().major + device().minor);
+  if (ptx == nullptr) return cudaErrorNoKernelImageForDevice;
+  if (ptx->text.empty()) return refuse(name.c_str(), cudaErrorNoKernelImageForDevice, ptx->problem);
+  *kernel = {host, name.c_str(), ptx->text.data(), ptx->text.size()};
   return cudaSuccess;
 }
 
@@ -138,30 +95,13 @@ const char* emulator_take_calls() { return take(runtime().calls); }
 const char* emulator_take_refusals() { return take(runtime().refusals); }
 
 // What nvcc's own code calls.
-void** __cudaRegisterFatBinary(void* wrapper) {
-  auto* binary = new Binary;
-  const auto* fat = static_cast<const FatWrapper*>(wrapper);
-  const auto* header = reinterpret_cast<const FatHeader*>(fat->data);
-  if (header->magic == kFatMagic) {
-    const uint8_t* at = fat->data + header->header_size;
-    const uint8_t* end = at + header->size;
-    while (at < end) {
-      const auto* entry = reinterpret_cast<const FatEntry*>(at);
-      const char* payload = reinterpret_cast<const char*>(at) + entry->header_size;
-      if (entry->kind == kPtx && (entry->flags & kCompressed)) binary->has_compressed = true;
-      if (entry->kind == kPtx && !(entry->flags & kCompressed))
-        binary->versions.push_back({entry->architecture, std::string(payload, strnlen(payload, entry->size))});
-      at += entry->header_size + entry->size;
-    }
-  }
-  return reinterpret_cast<void**>(binary);
-}
+void** __cudaRegisterFatBinary(void* wrapper) { return reinterpret_cast<void**>(new FatBinary(wrapper)); }
 void __cudaRegisterFatBinaryEnd(void**) {}
 void __cudaUnregisterFatBinary(void**) {}
 
 void __cudaRegisterFunction(void** binary, const char* host, char*, const char* name, int, void*, void*, void*, void*,
                             int*) {
-  runtime().kernels[host] = {reinterpret_cast<const Binary*>(binary), name};
+  runtime().kernels[host] = {reinterpret_cast<FatBinary*>(binary), name};
 }
 
 unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, cudaStream_t stream) {

@@ -14,8 +14,8 @@ from . import build, toolkit
 from .devices import DEVICES, CudaError, LaunchError, Use, resident_blocks
 from .module import Module
 
-SOURCES = ("runtime.cpp", "runtime_functions.cpp", "runtime_device.cpp", "runtime_refusals.cpp")
-HEADER = "runtime.h"
+SOURCES = ("runtime.cpp", "runtime_functions.cpp", "runtime_device.cpp", "runtime_refusals.cpp", "fat_binary.cpp")
+HEADERS = ("runtime.h", "fat_binary.h")
 # Of cudaFuncAttribute.
 MAX_DYNAMIC_SHARED, CARVEOUT = 8, 9
 
@@ -29,7 +29,7 @@ def sources():
 def libcudart():
     """Builds the stand-in as a library of its own, with the name and the versions of symbols that CUDA's has."""
     versions = build.HERE / "libcudart.map"
-    digest = build._digest(*build._texts(*SOURCES, HEADER, "toolkit.py", versions.name))
+    digest = build._digest(*build._texts(*SOURCES, *HEADERS, "toolkit.py", versions.name))
     path = build.CACHE / f"libcudart_{digest}" / "libcudart.so.13"
     flags = [f"-Wl,-soname,{path.name}", f"-Wl,--version-script={versions}"]
     return str(build.once(path, lambda: toolkit.build_library(path, sources(), flags)))

@@ -5,7 +5,7 @@ import ctypes
 import numpy as np
 
 from . import build, toolkit
-from .runtime import HEADER, SOURCES, Runtime, sources
+from .runtime import HEADERS, SOURCES, Runtime, sources
 
 # Of the probe's kFunctions.
 FUNCTIONS = PLAIN, DYNAMIC, STATIC, BOUNDED, MANY_REGISTERS = range(5)
@@ -15,12 +15,11 @@ class Dim3(ctypes.Structure):
     _fields_ = [("x", ctypes.c_uint), ("y", ctypes.c_uint), ("z", ctypes.c_uint)]
 
 
-def probe_library(name="probe", compressed=False, linked_with=None):
+def probe_library(name="probe", packaging=("--no-compress",), linked_with=None):
     """The probe with PTX for sm_80 and sm_90, on the stand-in or on another library."""
-    text = build._texts("runtime_probe.cu", HEADER, *SOURCES, "toolkit.py")
+    text = build._texts("runtime_probe.cu", *HEADERS, *SOURCES, "toolkit.py")
     path = build.CACHE / f"lib{name}_{build._digest(*text, toolkit._version())}.so"
     codes = [f"-gencode=arch=compute_{n},code=compute_{n}" for n in (80, 90)]
-    packaging = [] if compressed else ["--no-compress"]
     command = [toolkit.nvcc(), "-O3", "-std=c++20", "-lineinfo", *codes, *packaging, "-Xcompiler=-fPIC"]
     commands = {build.HERE / "runtime_probe.cu": command} | (sources() if linked_with is None else {})
     flags = [] if linked_with is None else [f"-L{linked_with.parent}", f"-l:{linked_with.name}"]
