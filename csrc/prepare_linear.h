@@ -9,16 +9,14 @@ namespace quaver {
 struct LinearArguments {
   Tensor rows;              // x as [..., M, K]
   Shape token_scale_shape;  // [..., 1]
-  Tensor b;                 // [K, N]: the weight, seen from the other side
-  Tensor b_scale;           // [1, N] or one element
-  OptionalTensor b_sum;     // [1, N]
+  Tensor weight_q;
+  Tensor weight_scale;
+  OptionalTensor weight_sum;
   bool relu;
   ScalarType dtype;  // of the result
   Tensor out;        // the result, in x's rank
   Tensor product;    // the same memory, in the rank of rows
 };
-
-inline Tensor transposed(const Tensor& matrix) { return torch::stable::transpose(matrix, 0, 1); }
 
 inline LinearArguments prepare_linear(const Tensor& x, const Tensor& weight_q, const Tensor& weight_scale,
                                       const OptionalTensor& bias, const OptionalTensor& weight_sum, bool symmetric,
@@ -32,9 +30,9 @@ inline LinearArguments prepare_linear(const Tensor& x, const Tensor& weight_q, c
   check_k(kOp, weight_q.size(1), CodeType::kInt8, CodeType::kInt8, !symmetric);
   const Shape per_channel = {weight_q.size(0), 1};
   check_companion(kOp, "weight_scale", weight_scale, ScalarType::Float, "x", x);
-  const bool single = weight_scale.numel() == 1;
-  QUAVER_CHECK(single || shape_of(weight_scale) == per_channel, kOp, "weight_scale must have one element or the shape ",
-               to_words(per_channel), ", got ", to_words(shape_of(weight_scale)));
+  QUAVER_CHECK(weight_scale.numel() == 1 || shape_of(weight_scale) == per_channel, kOp,
+               "weight_scale must have one element or the shape ", to_words(per_channel), ", got ",
+               to_words(shape_of(weight_scale)));
   if (weight_sum) {
     check_companion(kOp, "weight_sum", *weight_sum, ScalarType::Int, "x", x);
     QUAVER_CHECK(shape_of(*weight_sum) == per_channel, kOp, "weight_sum must have the shape ", to_words(per_channel),
@@ -58,24 +56,30 @@ inline LinearArguments prepare_linear(const Tensor& x, const Tensor& weight_q, c
   token_scale_shape.back() = 1;
   return {rows,
           token_scale_shape,
-          transposed(weight_q),
-          single ? weight_scale : transposed(weight_scale),
-          weight_sum ? OptionalTensor{transposed(*weight_sum)} : OptionalTensor{},
+          weight_q,
+          weight_scale,
+          weight_sum,
           relu,
           type,
           out,
           x.dim() == 1 ? torch::stable::unsqueeze(out, 0) : out};
 }
 
-// The product with the weight, but for its rows and for where its results go.
+// The product with the weight seen from its other side, b [K, N], but for its rows and for where its results go.
 inline MatmulProblem linear_product(const LinearArguments& linear, const OptionalTensor& bias) {
   MatmulProblem product;
-  product.n = linear.b.size(1);
-  product.k = linear.b.size(0);
-  product.b = matrix_view(linear.b, {});
-  product.b_scale.data = linear.b_scale.const_data_ptr<float>();
-  if (linear.b_scale.numel() > 1) product.b_scale.stride = linear.b_scale.stride(1);
-  if (linear.b_sum) product.b_sum = sum_view(*linear.b_sum, 1, {});
+  const Tensor& weight = linear.weight_q;
+  product.n = weight.size(0);
+  product.k = weight.size(1);
+  product.b.data = weight.const_data_ptr();
+  product.b.row_stride = weight.stride(1);
+  product.b.column_stride = weight.stride(0);
+  product.b_scale.data = linear.weight_scale.const_data_ptr<float>();
+  if (linear.weight_scale.numel() > 1) product.b_scale.stride = linear.weight_scale.stride(0);
+  if (linear.weight_sum) {
+    product.b_sum.data = linear.weight_sum->const_data_ptr<int32_t>();
+    product.b_sum.stride = linear.weight_sum->stride(0);
+  }
   if (bias) product.bias = bias_view<float>("int8_linear", *bias, product.n, "x", linear.rows);
   product.relu = linear.relu;
   product.out_type = output_of(check_float_type("int8_linear", "dtype", linear.dtype));

@@ -27,6 +27,15 @@ LinearRows quantized_rows(const Tensor& x, bool symmetric) {
   return rows;
 }
 
+// The weight's panels, or null where they were not given.
+const uint8_t* packed_weight(const OptionalTensor& packed, const Tensor& weight_q) {
+  constexpr const char* kOp = "int8_linear";
+  constexpr const char* kName = "weight_packed";
+  if (!packed) return nullptr;
+  check_companion(kOp, kName, *packed, ScalarType::Char, "weight_q", weight_q);
+  return packed_panels(kOp, kName, *packed, weight_q.size(1), weight_q.size(0));
+}
+
 }  // namespace
 
 Tensor int8_linear_cpu(const Outs<1>* given, const Tensor& x, const Tensor& weight_q, const Tensor& weight_scale,
@@ -34,7 +43,7 @@ Tensor int8_linear_cpu(const Outs<1>* given, const Tensor& x, const Tensor& weig
                        std::optional<ScalarType> dtype, OptionalTensor weight_packed) {
   const LinearArguments linear =
       prepare_linear(x, weight_q, weight_scale, bias, weight_sum, symmetric, relu, dtype, given);
-  const uint8_t* packed = packed_panels("int8_linear", "weight_packed", weight_packed, "weight_q", linear.b);
+  const uint8_t* packed = packed_weight(weight_packed, weight_q);
   if (linear.out.numel() == 0) return linear.out;
   const LinearRows rows = quantized_rows(linear.rows, symmetric);
   MatmulProblem product = linear_product(linear, bias);

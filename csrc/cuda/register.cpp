@@ -237,6 +237,8 @@ Tensor fake_quantize_mask_cuda(const Outs<1>* given, const Tensor& x, const Tens
   return mask;
 }
 
+Tensor transposed(const Tensor& matrix) { return torch::stable::transpose(matrix, 0, 1); }
+
 // False where several launches are to do it.
 bool run_in_one_launch(const LinearArguments& linear, const OptionalTensor& bias, bool symmetric) {
   const DeviceGuard guard(device_index(linear.rows));
@@ -262,9 +264,12 @@ Tensor int8_linear_cuda(const Outs<1>* given, const Tensor& x, const Tensor& wei
                             std::nullopt, std::nullopt, false);
   OptionalTensor a_zero_point;
   if (!symmetric) a_zero_point = zero_point;
+  const Tensor b_scale = weight_scale.numel() == 1 ? weight_scale : transposed(weight_scale);
+  OptionalTensor b_sum;
+  if (weight_sum) b_sum = transposed(*weight_sum);
   const Outs<1> product{linear.product};
-  int8_matmul_dequantize_cuda(&product, q, linear.b, scale, linear.b_scale, a_zero_point, std::nullopt, std::nullopt,
-                              linear.b_sum, bias, relu, linear.dtype, std::nullopt);
+  int8_matmul_dequantize_cuda(&product, q, transposed(weight_q), scale, b_scale, a_zero_point, std::nullopt,
+                              std::nullopt, b_sum, bias, relu, linear.dtype, std::nullopt);
   return linear.out;
 }
 

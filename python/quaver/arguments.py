@@ -30,9 +30,20 @@ def tensor_of(op, name, value):
 
 def check_tensors(op, **values):
     """Tensors (or, for scales, QuantizationParams) that do not ask for a gradient."""
+    _check_each(op, values, optional=False)
+
+
+def check_optional_tensors(op, **values):
+    """The same, where None is fine."""
+    _check_each(op, values, optional=True)
+
+
+def _check_each(op, values, optional):
     has_gradients = torch.is_grad_enabled()
     has_tangents = forward_ad._current_level >= 0
     for name, value in values.items():
+        if value is None and optional:
+            continue
         tensor = value if isinstance(value, torch.Tensor) else tensor_of(op, name, value)
         if has_tangents:
             refuse_tangent(op, name, tensor)
@@ -49,10 +60,6 @@ def refuse_tangent(op, name, tensor):
             f"quaver::{op}: {name} has a tangent, but forward-mode differentiation (torch.func.jvp) is not supported; "
             f"pass torch.autograd.forward_ad.unpack_dual({name}).primal"
         )
-
-
-def check_optional_tensors(op, **values):
-    check_tensors(op, **{name: value for name, value in values.items() if value is not None})
 
 
 def check_bools(op, **values):
@@ -216,7 +223,7 @@ def column_parameters(op, prefix, scale, zero_point):
 
 
 def refuse_split_k(op, name, scale, k_dim):
-    if scale.dim() >= 2 and scale.numel() > 1 and scale.shape[k_dim] > 1:
+    if scale.dim() >= 2 and scale.size(k_dim) > 1 and scale.numel() > 1:
         raise NotImplementedError(
             f"quaver::{op}: {name} must not split K (groups along K have no int8 product to scale), "
             f"got the shape {list(scale.shape)}; the scale of a transposed matrix is transposed too"

@@ -34,6 +34,7 @@ from quaver.arguments import (
     widened,
     with_range,
 )
+from quaver.direct import direct
 from quaver.out import run, run_rows
 from quaver.qparams import PerTensor, PerToken, QuantizationParams
 
@@ -85,6 +86,7 @@ def choose_qparams(x, granularity=PerTensor(), *, symmetric=True, dtype=torch.in
     return QuantizationParams(scale, zero_point, q_min, q_max, symmetric)
 
 
+@direct
 def quantize(
     x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0, check=False, out=None
 ):
@@ -336,6 +338,7 @@ def int8_prepack(b):
     return torch.ops.quaver.int8_prepack.default(b)
 
 
+@direct
 def int8_matmul(
     a, b, *, a_zero_point=None, b_zero_point=None, a_sum=None, b_sum=None, b_packed=None, check=False, out=None
 ):
@@ -389,6 +392,7 @@ def int8_matmul(
     )
 
 
+@direct
 def int8_matmul_dequantize(
     a,
     b,
@@ -459,6 +463,7 @@ def int8_matmul_dequantize(
     )
 
 
+@direct
 def int8_matmul_requantize(
     a,
     b,
@@ -544,6 +549,7 @@ def int8_matmul_requantize(
     )
 
 
+@direct
 def rescale(acc, a_scale, b_scale, *, bias=None, relu=False, dtype=torch.float32, check=False, out=None):
     """An int32 product as real numbers: int8_matmul_dequantize without its matmul, equation (7).
 
@@ -590,6 +596,7 @@ def rescale(acc, a_scale, b_scale, *, bias=None, relu=False, dtype=torch.float32
     return run(op, out, acc, a_scale, b_scale, bias=widened(bias), relu=relu, dtype=dtype)
 
 
+@direct
 def requantize(
     acc,
     a_scale,
@@ -681,6 +688,7 @@ def requantize(
     )
 
 
+@direct
 def dequantize(q, scale, zero_point=None, *, dtype=torch.float32, check=False, out=None):
     """Codes to real numbers, equation (3): x = (q - zero_point) * scale.
 
@@ -713,6 +721,7 @@ def dequantize(q, scale, zero_point=None, *, dtype=torch.float32, check=False, o
     return run(op, out, q, scale, zero_point, dtype=dtype)
 
 
+@direct
 def fake_quantize(
     x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0, check=False, out=None
 ):
@@ -750,6 +759,7 @@ def fake_quantize(
     return run(op, out, x, scale, zero_point, **options)
 
 
+@direct
 def fake_quantize_mask(
     x, scale, zero_point=None, *, q_min=None, q_max=None, dtype=torch.int8, mode="onnx", seed=0, check=False, out=None
 ):
@@ -780,6 +790,7 @@ def fake_quantize_mask(
     return run(op, out, x, scale, zero_point, **options)
 
 
+@direct
 def int8_linear(
     x,
     weight_q,
@@ -851,6 +862,7 @@ def int8_linear(
     )
 
 
+@direct
 def int8_conv2d(
     x,
     weight,

@@ -55,16 +55,25 @@ def run_rows(op, out, *args, **options):
 
 def _write(form, outs, *args, **options):
     """Calls a form that writes, with `note_the_writing` done here, where it costs a fraction of what it costs there."""
-    if torch.compiler.is_compiling() or _requires_grad(*args, *options.values()):
+    if torch.compiler.is_compiling() or requires_grad(*args, *options.values()):
         return form(*args, **outs, **options)
+    return write(form, outs, *args, **options)
+
+
+def write(form, outs, *args, **options):
+    """The same for a call outside of graphs of which no argument requires grad."""
     with torch._C._AutoDispatchBelowADInplaceOrView():
         results = form(*args, **outs, **options)
     _increment_versions(outs.values())
     return results
 
 
-def _requires_grad(*values):
-    return torch.is_grad_enabled() and any(isinstance(value, torch.Tensor) and value.requires_grad for value in values)
+def requires_grad(*values):
+    if torch.is_grad_enabled():
+        for value in values:
+            if isinstance(value, torch.Tensor) and value.requires_grad:
+                return True
+    return False
 
 
 def _increment_versions(outs):

@@ -40,6 +40,7 @@ class QuantConv2d(Int8Layer):
     """
 
     float_type = torch.nn.Conv2d
+    activations = PerTensor()
     _pairs = dict.fromkeys(("kernel_size", "stride", "padding", "dilation"), list)
     _sizes = dict.fromkeys(("in_channels", "out_channels", "groups"), int) | _pairs
 
@@ -138,25 +139,28 @@ class QuantConv2d(Int8Layer):
 
     def forward(self, input):
         images = input.unsqueeze(0) if input.dim() == 3 else input
-        if self.input is None:
-            q, params = ops.dynamic_quantize(images, PerTensor(), symmetric=self.symmetric)
-        else:
-            q, params = images if images.dtype == torch.int8 else ops.quantize(images, self.input), self.input
-        float_dtype = self.dtype if input.dtype == torch.int8 else input.dtype
+        q, params = self._codes(images)
+        output = self.output
+        result = {"dtype": self.dtype if input.dtype == torch.int8 else input.dtype}
+        if output is not None:
+            result = {"out_zero_point": output.correction, "q_min": output.q_min, "q_max": output.q_max}
+            result["dtype"] = torch.int8
+        weight_q, weight_scale, bias = self._held("weight_q", "weight_scale", "bias")
         y = ops.int8_conv2d(
             q,
-            self.weight_q,
-            params,
-            self.weight_scale,
-            self.output,
-            bias=self.bias,
+            weight_q,
+            params.scale,
+            weight_scale,
+            None if output is None else output.scale,
+            x_zero_point=params.correction,
+            bias=bias,
             stride=self.stride,
             padding=self.padding,
             dilation=self.dilation,
             groups=self.groups,
             relu=self.relu,
-            dtype=float_dtype if self.output is None else torch.int8,
             weight_packed=self._packed_weight() if self.groups == 1 else None,
+            **result,
         )
         return y.squeeze(0) if input.dim() == 3 else y
 

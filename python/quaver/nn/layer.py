@@ -1,12 +1,20 @@
 """What QuantLinear and QuantConv2d share: activations that are static or dynamic, and results in floats or in codes."""
 
+import torch
+
+from quaver import ops
 from quaver.nn.config import check_fields, dtype_name, params_of, range_of, result_dtype
 from quaver.nn.module import Int8Module, check_activation_params
 from quaver.qparams import PerChannel, PerTensor
 
 
 class Int8Layer(Int8Module):
-    """An int8 module with a weight of symmetric codes, one scale for each output or one for all."""
+    """An int8 module with a weight of symmetric codes, one scale for each output or one for all.
+
+    `activations` are the elements of a dynamic layer's x that share a scale.
+    """
+
+    activations = None
 
     def __init__(self, *, symmetric, relu, input, output, weights, dtype):
         super().__init__()
@@ -28,6 +36,15 @@ class Int8Layer(Int8Module):
     def output(self):
         """The QuantizationParams of a result in codes, or None."""
         return self._held_params("output")
+
+    def _codes(self, x):
+        """(q, params) of x, which may already be codes where it is static."""
+        params = self.input
+        if params is None:
+            return ops.dynamic_quantize(x, self.activations, symmetric=self.symmetric)
+        if x.dtype == torch.int8:
+            return x, params
+        return ops.quantize(x, params.scale, params.correction, q_min=params.q_min, q_max=params.q_max), params
 
     def config(self):
         """What JSON can hold of the constructor's arguments."""

@@ -57,6 +57,7 @@ class QuantLinear(Int8Layer):
     """
 
     float_type = torch.nn.Linear
+    activations = PerToken()
     _sizes = dict.fromkeys(("in_features", "out_features"), int)
 
     def __init__(
@@ -124,13 +125,11 @@ class QuantLinear(Int8Layer):
         return {name: getattr(self, name) for name in self._sizes} | super().config()
 
     def forward(self, input):
-        if self.input is None and self.output is None:
+        if not self._ranges:  # neither input nor output
             return ops.int8_linear(
                 input,
-                self.weight_q,
-                self.weight_scale,
-                self.bias,
-                weight_sum=self.weight_sum,
+                *self._held("weight_q", "weight_scale", "bias"),
+                weight_sum=None if self.symmetric else self.weight_sum,
                 symmetric=self.symmetric,
                 relu=self.relu,
                 weight_packed=self._packed_weight(),
@@ -142,18 +141,23 @@ class QuantLinear(Int8Layer):
     def _matrix(self):
         return self.weight_q.mT
 
-    def _codes(self, x):
-        if self.input is None:
-            return ops.dynamic_quantize(x, PerToken(), symmetric=self.symmetric)
-        return (x if x.dtype == torch.int8 else ops.quantize(x, self.input)), self.input
-
     def _product(self, q, params, dtype):
-        b = self._matrix()
-        operands = {"b_sum": self.weight_sum.mT, "bias": self.bias, "b_packed": self._packed_weight()}
-        operands["relu"] = self.relu
-        if self.output is None:
-            return ops.int8_matmul_dequantize(q, b, params, self.weight_scale.mT, dtype=dtype, **operands)
-        return ops.int8_matmul_requantize(q, b, params, self.weight_scale.mT, self.output, **operands)
+        """The product of codes, as floats of a dtype or as codes of `output`."""
+        weight_scale, bias = self._held("weight_scale", "bias")
+        operands = (q, self._matrix(), params.scale, weight_scale.mT)
+        options = {
+            "a_zero_point": params.correction,
+            "bias": bias,
+            "b_packed": self._packed_weight(),
+            "relu": self.relu,
+        }
+        if not self.symmetric:
+            options["b_sum"] = self.weight_sum.mT
+        output = self.output
+        if output is None:
+            return ops.int8_matmul_dequantize(*operands, dtype=dtype, **options)
+        codes = {"out_zero_point": output.correction, "q_min": output.q_min, "q_max": output.q_max}
+        return ops.int8_matmul_requantize(*operands, output.scale, **codes, **options)
 
     def extra_repr(self):
         return (

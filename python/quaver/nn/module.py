@@ -25,6 +25,11 @@ class Int8Module(torch.nn.Module):
         self._packed_from = None  # the weight that it is a copy of, and that weight's version
         self._ranges = {}  # of the parameters among the state: (q_min, q_max, symmetric)
 
+    def _held(self, *names):
+        """Parts of the state, in a tenth of the time that attributes of a module take."""
+        buffers = self._buffers
+        return [buffers[name] if name in buffers else getattr(self, name) for name in names]
+
     # Parameters of activations, whose scale and zero point are state.
 
     def _hold_params(self, name, params, device):
@@ -39,7 +44,7 @@ class Int8Module(torch.nn.Module):
         held = self._ranges.get(name)
         if held is None:
             return None
-        return QuantizationParams(getattr(self, f"{name}_scale"), getattr(self, f"{name}_zero_point"), *held)
+        return QuantizationParams(*self._held(f"{name}_scale", f"{name}_zero_point"), *held)
 
     def _more_repr(self):
         """What a layer says of its result and of parameters that it holds, where there is something to say."""
@@ -52,13 +57,12 @@ class Int8Module(torch.nn.Module):
 
     def _packed_weight(self):
         """`int8_prepack` of weight_q, as the matrix of its product, as of now; None where none is used."""
-        weight = self.weight_q
+        (weight,) = self._held("weight_q")
         if not weight.is_cpu:
             return None
         if torch.compiler.is_compiling():
             return self._packed
-        own = weight if type(weight) is torch.Tensor else getattr(weight, "_local_tensor", weight)
-        stamps = tuple(None if each.is_inference() else each._version for each in (weight, own))
+        stamps = _stamps(weight)
         if self._packed is None or self._packed_from[0] is not weight or self._packed_from[1] != stamps:
             matrix = self._matrix()
             packed = ops.int8_prepack(matrix.to_local() if hasattr(matrix, "to_local") else matrix)
@@ -92,6 +96,13 @@ class Int8Module(torch.nn.Module):
 
         self._forget_packed()
         return super()._apply(keeping_bits, recurse)
+
+
+def _stamps(weight):
+    """What changes when a weight does in place: its version and, of one that wraps another, that one's."""
+    stamp = None if weight.is_inference() else weight._version
+    own = getattr(weight, "_local_tensor", None) if type(weight) is not torch.Tensor else None
+    return stamp if own is None else (stamp, _stamps(own))
 
 
 def check_activation_params(name, params):
