@@ -16,7 +16,7 @@ from tests.mutants.explanations import ELEMENTWISE, HELD_ROWS, LINEARS, MATMULS,
 from tests.mutants.operators import NAMES, mutants_of
 
 SEEN = 0.95
-SAMPLE = 20  # one mutant in so many of requantize, for every run; all of all kernels are deep tests
+SAMPLE = 40  # one mutant in so many of requantize, for every run; all of all kernels are deep tests
 
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="quaver's kernels are read as nvcc makes them")
 

@@ -1,7 +1,7 @@
 """The CPU kernels under the address and the undefined behaviour sanitizer: nothing beyond a tensor is read or written,
 and nothing is done that C++ leaves undefined, with whatever instruction sets the machine has.
 
-`make test-deep` takes a case of each test of the ops, and then all, asking more of every access.
+A case of each test of the ops in every run; `make test-deep` takes all of them, and asks more of every access.
 """
 
 import shutil
@@ -14,8 +14,6 @@ from quaver import _C
 from tests import rebuilt
 from tests.sanitizers import build, process
 from tests.test_cpu_capability import CAPABILITIES
-
-pytestmark = pytest.mark.deep  # its build and its runs take minutes
 
 TESTS_OF_OPS = (
     *("qparams", "quantize", "dynamic_quantize", "rms_norm_quantize", "silu_mul_quantize", "matmul", "prepack"),
