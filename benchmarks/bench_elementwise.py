@@ -124,7 +124,7 @@ def quantize(shape, dtype, granularity, seed):
     axis, flat, zeros = axis_of(granularity), scale.flatten(), zeros_like(scale)
     found = {
         "reference": Candidate(partial(reference.quantize, x, scale), exact=True),
-        "quaver": Candidate(partial(torch.ops.quaver.quantize.out, x, scale, out=places[0]), exact=True),
+        "quaver": Candidate(partial(quaver.quantize, x, scale, out=places[0]), exact=True),
         "eager": Candidate(partial(quantize_expression, x, scale, places[1])),
         "compile": compiled(quantize_expression, x, scale, places[2]),
         "torchao": by_torchao(
@@ -153,7 +153,7 @@ def dequantize(shape, dtype, granularity, seed):
     axis, flat, zeros = axis_of(granularity), scale.flatten(), zeros_like(scale)
     found = {
         "reference": Candidate(partial(reference.dequantize, q, scale, dtype=dtype), exact=True),
-        "quaver": Candidate(partial(torch.ops.quaver.dequantize.out, q, scale, dtype=dtype, out=places[0]), exact=True),
+        "quaver": Candidate(partial(quaver.dequantize, q, scale, dtype=dtype, out=places[0]), exact=True),
         "eager": Candidate(partial(dequantize_expression, q, scale, places[1])),
         "compile": compiled(dequantize_expression, q, scale, places[2]) if dtype == torch.float32 else None,
         "torchao": by_torchao(
@@ -226,7 +226,7 @@ def fake_quantize(shape, dtype, granularity, seed):
     places = [torch.empty(shape, dtype=dtype) for _ in range(3)]
     found = {
         "reference": Candidate(partial(reference.fake_quantize, x, scale), exact=True),
-        "quaver": Candidate(partial(torch.ops.quaver.fake_quantize.out, x, scale, out=places[0]), exact=True),
+        "quaver": Candidate(partial(quaver.fake_quantize, x, scale, out=places[0]), exact=True),
         "eager": Candidate(partial(fake_expression, x, scale, places[1])),
         "compile": compiled(fake_expression, x, scale, places[2]),
     }
@@ -246,7 +246,7 @@ def quantize_in_mode(mode, shape, dtype, granularity, seed):
     x = normal(*shape, dtype=dtype, seed=seed)
     scale = quaver.choose_qparams(x, GRANULARITIES[granularity]).scale
     place = torch.empty(shape, dtype=torch.int8)
-    ours = partial(torch.ops.quaver.quantize.out, x, scale, mode=mode, out=place)
+    ours = partial(quaver.quantize, x, scale, mode=mode, out=place)
     return {
         "reference": Candidate(partial(reference.quantize, x, scale, mode=mode), exact=True),
         "quaver": Candidate(ours, exact=True),
@@ -264,7 +264,7 @@ def fake_quantize_mask(shape, dtype, granularity, seed):
 
     return {
         "reference": Candidate(partial(reference.fake_quantize_mask, x, scale), exact=True),
-        "quaver": Candidate(partial(torch.ops.quaver.fake_quantize_mask, x, scale), exact=True),
+        "quaver": Candidate(partial(quaver.fake_quantize_mask, x, scale), exact=True),
         "eager": Candidate(eager),
     }
 

@@ -92,6 +92,27 @@ def test_a_place_is_written_directly():
     assert_bits(out, ops.quantize(X, SCALE))
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64])
+def test_zero_points_are_converted(dtype):
+    call, converted = watched("quantize"), torch.tensor(3, dtype=dtype)
+    expected = ops.quantize(X, SCALE, torch.tensor(3, dtype=torch.int32))
+    assert_bits(call(X, SCALE, converted), expected)
+    assert_bits(call(X, SCALE, zero_point=converted), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_biases_are_converted(dtype):
+    bias = normal(6).to(dtype)
+    expected = ops.rescale(ACC, SCALE, SCALE, bias=bias.float())
+    assert_bits(watched("rescale")(ACC, SCALE, SCALE, bias=bias), expected)
+
+
+def test_a_bias_of_integers_stays_what_it_is():
+    bias = torch.arange(6, dtype=torch.int32)
+    expected = ops.requantize(ACC, SCALE, SCALE, SCALE, bias=bias, mode="fixed")
+    assert_bits(watched("requantize")(ACC, SCALE, SCALE, SCALE, bias=bias, mode="fixed"), expected)
+
+
 def test_defaults_are_for_the_function_to_say():
     watched("quantize")(X, SCALE, None, q_min=None, q_max=None, mode="onnx", seed=0, check=False, out=None)
 
@@ -101,11 +122,18 @@ PARAMS = quaver.choose_qparams(X)
 # (op, arguments) that are for the function
 TAKEN_OVER = {
     "QuantizationParams": ("quantize", {"x": X, "scale": PARAMS}),
-    "a zero point of int64": ("quantize", {"x": X, "scale": SCALE, "zero_point": torch.tensor(0)}),
-    "a zero point of int8": ("dequantize", {"q": codes(4, 6), "scale": SCALE, "zero_point": ZERO.to(torch.int8)}),
-    "a bias of float16": ("rescale", {"acc": ACC, "a_scale": SCALE, "b_scale": SCALE, "bias": normal(6).half()}),
     "check": ("quantize", {"x": X, "scale": SCALE, "check": True}),
     "a gradient": ("quantize", {"x": X.clone().requires_grad_(), "scale": SCALE}),
+    "a fixed bias of int64": (
+        "requantize",
+        {"acc": ACC, "a_scale": SCALE, "b_scale": SCALE, "out_scale": SCALE, "mode": "fixed"}
+        | {"bias": torch.arange(6)},
+    ),
+    "a gradient of a bias": (
+        "rescale",
+        {"acc": ACC, "a_scale": SCALE, "b_scale": SCALE, "bias": normal(6).half().requires_grad_()},
+    ),
+    "a zero point of another dtype": ("quantize", {"x": X, "scale": SCALE, "zero_point": ZERO.short()}),
     "a gradient of a scale": ("fake_quantize", {"x": X, "scale": SCALE.clone().requires_grad_()}),
     "a Parameter": ("quantize", {"x": torch.nn.Parameter(X, requires_grad=False), "scale": SCALE}),
     "a number for a bool": ("rescale", {"acc": ACC, "a_scale": SCALE, "b_scale": SCALE, "relu": 1}),

@@ -29,7 +29,7 @@ KNOWS = {
     "fakes": {"library", "qparams"},
     "out": {"arguments", "fakes", "library", "qparams"},
     "arguments": {"qparams"},
-    "direct": {"library", "out"},
+    "direct": {"arguments", "library", "out"},
     "ops": {"arguments", "direct", "out", "qparams"},
     "quant_tool": {"ops", "qparams"},
     "histogram": set(),

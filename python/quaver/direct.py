@@ -6,6 +6,7 @@ import inspect
 import torch
 from torch.autograd import forward_ad
 
+from quaver.arguments import widened
 from quaver.library import NAMESPACE
 from quaver.out import requires_grad, write
 
@@ -21,49 +22,51 @@ _TYPES = {
     "str": str,
 }
 
-# What the functions convert for a zero point or a bias. To be refused by an op takes longer than ten calls of it.
-_CONVERTED = {torch.int8, torch.uint8, torch.int64, torch.float16, torch.bfloat16}
+_UNKNOWN = object()  # no value of an argument
 
 
 def direct(function):
-    """A function that passes a call on to its op where each argument is just what the op takes.
+    """A function that passes a call on to its op where each argument is what the op takes, or nearly.
 
-    What the op then refuses, and every other call, is the function's, which converts or says what is wrong. It is for
-    functions that give what their op does wherever that accepts the arguments: those that both have are the same.
+    What the op then refuses, and every other call, is the function's, which takes more and says what is wrong. It is
+    for functions that give what their op does wherever that accepts the arguments: those that both have are the same.
     """
     op = getattr(_ops, function.__name__)
     types = {argument.name: _type_of(argument) for argument in op.default._schema.arguments} | {"out": torch.Tensor}
-    looked_into = {name for name in types if types[name] is tuple or name.endswith(("zero_point", "bias"))}
+    looked_into = {name: look for name in types if (look := _look_for(name, types[name]))}
     parameters = inspect.signature(function).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items()}
     positions = [name for name, parameter in parameters.items() if parameter.kind is not parameter.KEYWORD_ONLY]
 
-    def given_of(args, options):
-        """The options that are not defaults, each of which costs an op a microsecond; None for what is no op's."""
+    def for_the_op(args, options):
+        """The call's arguments as its op takes them, or None; each that is a default would cost it a microsecond."""
         if torch.compiler.is_compiling() or forward_ad._current_level >= 0 or len(args) > len(positions):
             return None
+        passed, given = [], {}
         for name, value in zip(positions, args, strict=False):
-            if value is None:
-                continue
-            if type(value) is not types[name] or (name in looked_into and not _is_as_ops_take_it(value)):
-                return None
-        given = {}
+            if value is not None:
+                if type(value) is not types[name]:
+                    return None
+                if name in looked_into:
+                    value = looked_into[name](value)
+            passed.append(value)
         for name, value in options.items():
-            if value is defaults.get(name, function):
+            if value is defaults.get(name, _UNKNOWN):
                 continue
-            if type(value) is not types.get(name) or (name in looked_into and not _is_as_ops_take_it(value)):
+            if type(value) is not types.get(name):
                 return None
-            given[name] = value
-        return None if requires_grad(*args, *given.values()) else given
+            given[name] = looked_into[name](value) if name in looked_into else value
+        return None if requires_grad(*passed, *given.values()) else (passed, given)
 
     @functools.wraps(function)
     def call(*args, **options):
-        given = given_of(args, options)
-        if given is not None:
+        arguments = for_the_op(args, options)
+        if arguments is not None:
+            passed, given = arguments
             try:
                 if "out" in given:
-                    return write(op.out, {"out": given.pop("out")}, *args, **given)
-                return op.default(*args, **given)
+                    return write(op.out, {"out": given.pop("out")}, *passed, **given)
+                return op.default(*passed, **given)
             except (RuntimeError, TypeError, ValueError):
                 pass  # the function has a way, or better words
         return function(*args, **options)
@@ -76,8 +79,21 @@ def _type_of(argument):
     return _TYPES[name.removeprefix("Optional[").removesuffix("]") if name.startswith("Optional[") else name]
 
 
-def _is_as_ops_take_it(value):
-    """Of a pair, a zero point or a bias."""
-    if type(value) is tuple:
-        return all(type(number) is int for number in value)
-    return value.dtype not in _CONVERTED
+# What is made of an argument beyond a look at its type. To be refused by an op takes longer than ten calls of it.
+
+
+def _look_for(name, wanted):
+    if wanted is tuple:
+        return _pair
+    if name.endswith("zero_point"):
+        return _zero_point
+    return widened if name == "bias" else None
+
+
+def _pair(numbers):
+    """Those that are no int as what no op takes for one."""
+    return [number if type(number) is int else None for number in numbers]
+
+
+def _zero_point(codes):
+    return codes.to(torch.int32) if codes.dtype in (torch.int64, torch.int8, torch.uint8) else codes
