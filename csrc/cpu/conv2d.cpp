@@ -19,8 +19,8 @@ void bring_channels_together(Conv2dProblem& conv, std::unique_ptr<uint8_t[]>& ke
   if (sizes.channels == 1 || conv.x.channel_stride == 1) return;
   keeper = uninitialized(conv.images * sizes.codes());
   const ImageView from = conv.x;
-  share(conv.images * conv.size[0], kElementsPerThread / (sizes.codes_of_line() + 1) + 1,
-        [&](int64_t begin, int64_t end) { take_lines(from, sizes, begin, end, keeper.get()); });
+  share(conv.images * sizes.pixels(), kElementsPerThread / (sizes.channels + 1) + 1,
+        [&](int64_t begin, int64_t end) { take_pixels(from, sizes, begin, end, keeper.get()); });
   conv.x = channels_last_view(keeper.get(), sizes);
 }
 
@@ -36,7 +36,7 @@ void take_weight(Conv2dProblem& conv, std::unique_ptr<uint8_t[]>& keeper) {
     const int64_t channels = product.n * conv.groups;
     const ImageSizes sizes{conv.channels, {conv.kernel[0], conv.kernel[1]}};
     keeper = uninitialized(channels * sizes.codes());
-    take_lines(conv.weight, sizes, 0, channels * conv.kernel[0], keeper.get());
+    take_pixels(conv.weight, sizes, 0, channels * sizes.pixels(), keeper.get());
     conv.weight = channels_last_view(keeper.get(), sizes);
   }
   product.b.data = conv.weight.data;

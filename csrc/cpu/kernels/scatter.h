@@ -1,11 +1,12 @@
 // scatter.h: where a block's results go: straight to their rows, or, where a row's results are no neighbours, to a
-// block of their own first and from there column by column. No torch header.
+// block of their own first and from there, transposed, to their columns. No torch header.
 #pragma once
 
 #include <algorithm>
 #include <memory>
 
 #include "cpu/kernels/epilogue.h"
+#include "cpu/kernels/transpose.h"
 
 namespace quaver {
 
@@ -65,11 +66,10 @@ class Scatter {
     const T* const from = static_cast<const T*>(block.out);
     for (int row = 0; row < block.rows;) {
       const int64_t left = places_.rows - (place.row + row) % places_.rows;
-      const int end = static_cast<int>(std::min<int64_t>(block.rows, row + left));
-      T* to = reinterpret_cast<T*>(out_) + place_of(place.batch, place.row + row, place.column);
-      for (int column = 0; column < block.columns->count; ++column, to += places_.column)
-        for (int i = row; i < end; ++i) to[(i - row) * places_.row] = from[i * Panel::kColumns + column];
-      row = end;
+      const int64_t count = std::min<int64_t>(block.rows - row, left);
+      T* const to = reinterpret_cast<T*>(out_) + place_of(place.batch, place.row + row, place.column);
+      transpose<T>({from + row * Panel::kColumns, Panel::kColumns}, count, block.columns->count, {to, places_.column});
+      row += static_cast<int>(count);
     }
   }
 };
