@@ -4,7 +4,8 @@ python -m benchmarks [--quick] [--only GROUP ...] [--keep]
 
 Each benchmark runs in a process of its own, for each number of threads, and is kept to as many cores. Rows, notes,
 charts and an HTML page go to build/benchmarks; `--keep` also writes this kind of machine's file in benchmarks/results
-and the tables that are made of it. A GPU's are `make gpu-bench`.
+and the tables that are made of it. With `--only`, what was kept of the other benchmarks stays, and the tables say of
+which commits both are. A GPU's are `make gpu-bench`.
 """
 
 import argparse
@@ -41,8 +42,8 @@ def main():
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=GROUPS, metavar="GROUP", help=", ".join(GROUPS))
     parser.add_argument("--keep", action="store_true", help="write this machine's results, and the tables")
     chosen = parser.parse_args()
-    if chosen.keep and (chosen.quick or set(chosen.only) != set(GROUPS)):
-        parser.error("only a whole run, of every benchmark, is kept")
+    if chosen.keep and chosen.quick:
+        parser.error("a quick run is not kept")
     if not machine.is_idle():
         print(f"the load is {machine.load():.1f}: other work takes a share of every time")
     OUT.mkdir(parents=True, exist_ok=True)
@@ -52,15 +53,18 @@ def main():
         for threads in sorted({1, about["cores"]}):
             if group == "overhead" and threads > 1:
                 continue  # it has no work to share out
-            made, notes[f"{group}, {threads} threads"] = one(group, threads, chosen.quick)
+            made, said = one(group, threads, chosen.quick)
+            notes[f"{group}, {threads} threads"] = said | {name: about[name] for name in ("commit", "date")}
             found += made
     about |= {"load after, this program's included": round(machine.load(), 2), "notes": notes}
     result = report.Result(about, tuple(found))
     result.write(OUT)
-    if chosen.keep:
-        result.write(report.KEPT, about["kind"])
-        report.write_tables()
     print(f"\n{report.in_words(result)}")
+    if chosen.keep:
+        before = [each for each in report.kept() if each.about["kind"] == about["kind"]]
+        whole = result if set(chosen.only) == set(GROUPS) or not before else before[0].with_later(result)
+        whole.write(report.KEPT, about["kind"])
+        report.write_tables()
     print(report.write_page(result, OUT))
     return 1 if any(note.get("broken") for note in notes.values()) else 0
 

@@ -4,10 +4,10 @@ A time is the median of the turns, with its quartiles. Inputs are random, never 
 everywhere is refused. A call is timed as a user makes it, its Python part and the allocation of its result included.
 
 Warm, all calls have the same operands, which stay in the caches that they fit into; a call that is not timed comes
-right before each turn, and a short call is repeated within it. Cold, each call has other operands than the one before
-it, of as many as three times the last cache holds. Between turns the threads of whoever came before come to rest. On a
-GPU a call's kernels are timed, between two events of its stream, with nothing of the operands in the L2 cache and with
-the host so far ahead that no kernel of a short call waits for its launch.
+right before each turn, but before those of a long one, and a short call is repeated within it. Cold, each call has
+other operands than the one before it, of as many as three times the last cache holds. Between turns the threads of
+whoever came before come to rest. On a GPU a call's kernels are timed, between two events of its stream, with nothing of
+the operands in the L2 cache and with the host so far ahead that no kernel of a short call waits for its launch.
 """
 
 import statistics
@@ -203,7 +203,7 @@ def take_turns(sets, clock=milliseconds):
             call = sets[used % len(sets)][name]
             if torch.get_num_threads() > 1:
                 time.sleep(REST)
-            if warm:
+            if warm and once[name] < LONG:
                 call()
             times[name].append(clock(call, repeats[name] if warm else 1))
     return {name: summary(values) for name, values in times.items()}

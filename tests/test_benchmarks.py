@@ -218,6 +218,23 @@ def test_losses_stand_in_bold_and_disturbed_cases_are_marked(result):
     )
 
 
+def test_a_part_that_was_timed_again_takes_its_place(result):
+    about = {**result.about, "commit": "first", "date": "2026-01-01"}
+    again = dataclasses.replace(result.rows[0], group="matmul", milliseconds=7.0)
+    note = {"commit": "second", "date": "2026-01-02", "facts": {"a fact": "of the second"}}
+    later = report.Result({**about, "notes": {"matmul, 1 threads": note}}, (again,))
+    whole = report.Result(about, result.rows).with_later(later)
+    kept = [row for row in result.rows if row.group != "matmul"]
+    assert [row for row in whole.rows if row.group != "matmul"] == kept
+    assert [row for row in whole.rows if row.group == "matmul"] == [again]
+    assert "commit first" in (line := tables.machine_line(whole.about))
+    assert line.endswith("; matmul again 2026-01-02, commit second")
+    assert "- a fact: of the second" in tables.text_of([whole])
+    other = {**later.about, "versions": {**about["versions"], "torch": "9.9"}}
+    with pytest.raises(ValueError, match="of other versions"):
+        result.with_later(report.Result(other, (again,)))
+
+
 def test_every_loss_that_is_kept_has_its_reason():
     for result in report.kept():
         unexplained = reasons.given(result).get(None, [])

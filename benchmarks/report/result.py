@@ -44,6 +44,15 @@ class Result:
             return "copy", row.moved / row.milliseconds * 1e3 / copied
         return None
 
+    def with_later(self, later):
+        """This run, with what a later one timed again in its place."""
+        if self.about["versions"] != later.about["versions"]:
+            raise ValueError("the kept result is of other versions: run all benchmarks")
+        again = {row.group for row in later.rows}
+        groups = dict.fromkeys(row.group for row in (*self.rows, *later.rows))
+        found = [row for group in groups for row in (later if group in again else self).rows if row.group == group]
+        return Result(self.about | {"notes": self.about["notes"] | later.about["notes"]}, tuple(found))
+
     def write(self, folder, name="result"):
         """name.csv and name.json."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -35,7 +35,18 @@ def machine_line(about):
     versions = about["versions"]
     return (
         f"{about['processor']}, {about['instruction set']}, {about['cores']} cores; torch {versions['torch']}; "
-        f"{about['date']}, commit {about['commit']}, load {about['load before']} before"
+        f"{about['date']}, commit {about['commit']}, load {about['load before']} before{_again(about)}"
+    )
+
+
+def _again(about):
+    """Which benchmarks were timed again later."""
+    of_commit = {}
+    for name, note in about["notes"].items():
+        if note.get("commit", about["commit"]) != about["commit"]:
+            of_commit.setdefault((note["date"], note["commit"]), {})[name.partition(",")[0]] = None
+    return "".join(
+        f"; {' and '.join(groups)} again {date}, commit {commit}" for (date, commit), groups in of_commit.items()
     )
 
 
