@@ -15,7 +15,7 @@ TORCHES := 2.13.0 2.14.1
 # a wheel.
 NOT_OF_THE_WHEEL := emulat* evidence mutants sanitizers house package install docs on_gpu benchmarks accuracy instruction*
 
-.PHONY: help demo test emulator test-deep wheel test-wheel check format bench accuracy evidence gpu-test gpu-bench docs clean
+.PHONY: help build demo test test-libraries test-deep wheel test-wheel check format bench accuracy evidence gpu-test gpu-bench docs clean
 help:
 	@echo "make demo    run a real sentence encoder in int8 and compare it with float32 and with the reference"
 	@echo "make test    build quaver and run every test"
@@ -29,6 +29,8 @@ help:
 	@echo "make docs    these functions and their pages as a site, into build/site; dead links are errors"
 	@echo "make format  apply the formatting;  make clean  remove what was built"
 
+build: $(VENV)/built
+
 demo: $(VENV)/demo
 	$(PYTHON) examples/sentence_encoder.py
 
@@ -36,9 +38,10 @@ demo: $(VENV)/demo
 test: $(VENV)/test
 	$(PYTHON) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-# What the emulator runs of the CUDA library; the first test that needs it compiles it too.
-emulator: $(VENV)/built
-	$(PYTHON) -c 'from tests.emulator import emulated; emulated.library()'
+# The kernels as the emulator runs them, and under the sanitizers; the first test that needs them compiles them too.
+test-libraries: $(VENV)/built
+	-$(PYTHON) -c 'from tests.emulator import emulated; emulated.library()'
+	-$(PYTHON) -c 'from tests.sanitizers import build; build.package()'
 
 # What takes too long for every change; its log is kept.
 test-deep: $(VENV)/test test-wheel
