@@ -237,6 +237,22 @@ def test_layouts(channels, out, groups, kernel, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8], ids=str)
+@pytest.mark.parametrize("channels", [16, 33, 70])
+@pytest.mark.parametrize("groups", ["one", "each"])
+def test_more_channels_and_pixels_than_vectors_hold(groups, channels, dtype, device):
+    """What is moved from planes to pixels, and back, in squares: whole ones, and what is left beside them."""
+    groups = 1 if groups == "one" else channels
+    args, where = case((2, channels, 5, 35), channels, groups, (2, 3), 1, 1, 1, device=device)
+    x, *others = args
+    options = {**where, "dtype": dtype} | ({"out_scale": 50 * args[2]} if dtype == torch.int8 else {})
+    expected = reference.int8_conv2d(*args, **options)
+    wide = torch.zeros(2, channels, 5, 40, dtype=torch.int8, device=device)
+    for image in (x, wide[..., 2:37].copy_(x), x.contiguous(memory_format=torch.channels_last)):
+        assert_bits(quaver.int8_conv2d(image, *others, **options), expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("groups", [1, 2, 8])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.uint8], ids=str)
 def test_a_given_result_has_a_format_of_its_own(dtype, groups, device):

@@ -17,7 +17,7 @@ from tests.test_cpu_capability import CAPABILITIES
 
 TESTS_OF_OPS = (
     *("qparams", "quantize", "dynamic_quantize", "rms_norm_quantize", "silu_mul_quantize", "matmul", "prepack"),
-    *("rescale", "requantize", "dequantize", "fake_quantize", "linear"),
+    *("rescale", "requantize", "dequantize", "fake_quantize", "linear", "conv2d"),
 )
 OTHER_TESTS = ("cpu_elementwise", "errors", "nn", "out", "properties", "stochastic")
 # What calls a compiler, or has kernels of its own.

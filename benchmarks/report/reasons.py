@@ -54,9 +54,9 @@ REASONS = (
     ),
     Reason(
         "^(quantize|fake_quantize)",
-        "to be mended: NaN, saturation before the rounding and zero points cost instructions that torch.compile's"
-        " expression does without; from memory little of it shows, on a machine that others use as well more",
-        winner="compile|onnxruntime",
+        "NaN, saturation before the rounding and zero points, ARITHMETIC.md (2), are instructions that the others'"
+        " expressions do without; other ways to write them were no faster",
+        winner="compile|onnxruntime|eager",
     ),
     Reason(
         "^dequantize",
@@ -72,13 +72,6 @@ REASONS = (
         "^a call of",
         "a call of an op through the stable ABI takes some microseconds longer than one of torch's own, and Python's"
         " checks of the arguments come on top",
-    ),
-    Reason(
-        PRODUCTS,
-        "mended since, and not timed here again: of a single row the weight's memory was not asked for early; the"
-        " product of 4096 x 4096 alone now takes 715 us in the place of 1,337",
-        case=r"Llama.*[^\d]1 x \d+ x \d+",
-        instructions="^avx2$",
     ),
     Reason(
         PRODUCTS,
@@ -112,8 +105,8 @@ REASONS = (
     ),
     Reason(
         PRODUCTS,
-        "its convolutions that expand and its depthwise ones are behind float32's, as above, and dynamic layers"
-        " quantize what they are given",
+        "its convolutions that expand and its depthwise ones are behind float32's, as above, and each layer quantizes"
+        " the floats that it is given",
         case="^\\d+ pictures",
         winner="^float32$",
         instructions="^avx2$",
