@@ -128,11 +128,17 @@ def build_command(cpp_extension):
     return BuildExtension
 
 
+def prefer_own_ninja():
+    """The one beside Python, on PATH or not, and always the same one: it compiles anew what another has compiled."""
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
 def what_is_compiled():
     """setup()'s arguments that need torch; a source distribution is made without it."""
     import torch
     from torch.utils import cpp_extension
 
+    prefer_own_ninja()
     os.environ.setdefault("MAX_JOBS", str(jobs.compile_jobs()))
     forget_old_kernels()
     return {

@@ -54,16 +54,14 @@ def _sources(more):
     return [f"{path} {path.read_text()}" for path in (*sorted(paths), *more)]
 
 
-def _compile(folder, flags, link_flags):
-    """By setup.py; ninja, which compiles side by side and knows what has changed, may be nowhere but beside Python."""
-    options = ("--force", "--build-lib", folder, "--build-temp", folder / "objects")
-    environment = {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "QUAVER_CUDA": "0",
-        "QUAVER_CXX_FLAGS": " ".join(flags),
-        "LDFLAGS": link_flags,
-    }
+def build_ext(*options, **environment):
+    """setup.py's, from a process whose environment has these as well."""
     run([sys.executable, "setup.py", "build_ext", *options], cwd=ROOT, env={**os.environ, **environment})
+
+
+def _compile(folder, flags, link_flags):
+    options = ("--force", "--build-lib", folder, "--build-temp", folder / "objects")
+    build_ext(*options, QUAVER_CUDA="0", QUAVER_CXX_FLAGS=" ".join(flags), LDFLAGS=link_flags)
 
 
 def _link_modules(folder):

@@ -8,6 +8,7 @@ import math
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -269,16 +270,20 @@ print(library.probe_launch_with(0, 32, ctypes.c_void_p(out.ctypes.data), 4, 0), 
     assert in_a_process_of_its_own(program, path) == ["0", "0", "1", "2", "3", "cudaLaunchKernelExC"]
 
 
-@pytest.mark.parametrize("mode", ["size", "balance"])
+@pytest.mark.parametrize("mode", ["size", "balance", "speed"])
 def test_ptx_that_is_compressed(mode):
-    """As nvcc leaves it unless it is told not to, and as quaver's own library has it."""
+    """As quaver's own library has it, as nvcc leaves it unless it is told not to, and as older releases did, by LZ4."""
     probe = Probe(probe_library(f"compressed_{mode}", packaging=[f"--compress-mode={mode}"]))
     code, written = probe.launch(PLAIN, count=4)
     assert (code, *written) == (0, 0, 1, 2, 3)
 
 
-def test_ptx_that_is_compressed_in_another_way_is_named():
-    probe = Probe(probe_library("compressed_lz4", packaging=["--compress-mode=speed"]))
+def test_ptx_that_is_damaged_is_named(tmp_path):
+    """Not one frame begins as zstd's do."""
+    sound = Path(probe_library("compressed_size", packaging=["--compress-mode=size"]))
+    damaged = tmp_path / "libdamaged.so"
+    damaged.write_bytes(sound.read_bytes().replace(b"\x28\xb5\x2f\xfd", b"\0\0\0\0"))
+    probe = Probe(damaged)
     assert probe.launch(PLAIN)[0] == CudaError.NO_KERNEL_IMAGE_FOR_DEVICE
     (words,) = probe.runtime.take_refusals()
-    assert words.endswith("plainEPii: its PTX is compressed, but not with zstd: build with nvcc --compress-mode=size")
+    assert words.endswith("plainEPii: its PTX is damaged")

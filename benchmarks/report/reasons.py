@@ -60,11 +60,6 @@ REASONS = (
     ),
     Reason(
         "^dequantize",
-        "both wait for memory, and such a machine's varies by as much from run to run",
-        case="cold",
-    ),
-    Reason(
-        "^dequantize",
         "a call of an op through the stable ABI takes some microseconds longer than one of torch's own",
         case="warm",
     ),

@@ -10,13 +10,13 @@ A report of the emulator (a race, an access out of bounds, ...) is an EmulationE
 
 import contextlib
 import ctypes
-import os
 import re
-import sys
 from functools import cache
 from pathlib import Path
 
 import torch
+
+from tests import rebuilt
 
 from . import build, runtime, toolkit
 from .devices import LaunchError
@@ -85,8 +85,7 @@ def _build_library(path):
 
 def _shipped_objects():
     """What setup.py has compiled of csrc/cuda, brought up to date."""
-    environment = {name: value for name, value in os.environ.items() if name != "TORCH_CUDA_ARCH_LIST"}
-    toolkit.run([sys.executable, "setup.py", "build_ext"], cwd=ROOT, env=environment | {"QUAVER_CUDA": "1"})
+    rebuilt.build_ext(QUAVER_CUDA="1", TORCH_CUDA_ARCH_LIST="")
     sources = [path for pattern in ("*.cu", "*.cpp") for path in (ROOT / "csrc" / "cuda").glob(pattern)]
     return [ROOT / OBJECTS / path.relative_to(ROOT).with_suffix(".o") for path in sorted(sources)]
 

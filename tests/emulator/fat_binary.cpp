@@ -40,27 +40,61 @@ Decompress zstd() {
   return library == nullptr ? nullptr : reinterpret_cast<Decompress>(dlsym(library, "ZSTD_decompress"));
 }
 
+// What a length goes on with: bytes to add, up to the first that is not 255.
+bool add_rest(const uint8_t*& at, const uint8_t* end, size_t& length) {
+  for (uint8_t byte = 255; byte == 255; length += byte) {
+    if (at == end) return false;
+    byte = *at++;
+  }
+  return true;
+}
+
+// A block of LZ4, which older releases of nvcc write: literals, then a copy of what stands so far back; false where it
+// is damaged.
+bool lz4(const char* from, size_t from_size, std::string& to) {
+  const auto* at = reinterpret_cast<const uint8_t*>(from);
+  const uint8_t* const end = at + from_size;
+  while (at != end) {
+    const uint8_t token = *at++;
+    size_t literals = token >> 4;
+    if (literals == 15 && !add_rest(at, end, literals)) return false;
+    if (literals > static_cast<size_t>(end - at)) return false;
+    to.append(reinterpret_cast<const char*>(at), literals);
+    at += literals;
+    if (at == end) return true;  // the last has no copy
+    if (end - at < 2) return false;
+    const size_t back = at[0] | at[1] << 8;
+    at += 2;
+    size_t copied = token & 15;
+    if (copied == 15 && !add_rest(at, end, copied)) return false;
+    if (back == 0 || back > to.size()) return false;
+    for (copied += 4; copied > 0; --copied) to.push_back(to[to.size() - back]);  // of what it has just written, too
+  }
+  return true;
+}
+
+bool unzstd(const char* from, size_t from_size, size_t to_size, std::string& to) {
+  to.resize(to_size);
+  return zstd()(to.data(), to_size, from, from_size) == to_size;
+}
+
 void unpack(FatBinary::Ptx& ptx) {
   if (!(ptx.flags & (kLz4 | kZstd))) {
     ptx.text.assign(ptx.data, strnlen(ptx.data, ptx.size));
     return;
   }
-  if (!(ptx.flags & kZstd)) {
-    ptx.problem = "its PTX is compressed, but not with zstd: build with nvcc --compress-mode=size";
-    return;
-  }
-  if (zstd() == nullptr) {
+  if ((ptx.flags & kZstd) && zstd() == nullptr) {
     ptx.problem = "its PTX is compressed, and libzstd.so.1 is not there: build with nvcc --no-compress";
     return;
   }
-  ptx.text.resize(ptx.uncompressed_size);
-  const size_t size = zstd()(ptx.text.data(), ptx.text.size(), ptx.data, ptx.size);
-  if (size != ptx.text.size()) {
+  const bool good = ptx.flags & kZstd ? unzstd(ptx.data, ptx.size, ptx.uncompressed_size, ptx.text)
+                                      : lz4(ptx.data, ptx.size, ptx.text) && ptx.text.size() == ptx.uncompressed_size;
+  if (!good) {
     ptx.text.clear();
     ptx.problem = "its PTX is damaged";
     return;
   }
-  ptx.text.resize(strnlen(ptx.text.data(), size));
+  ptx.text.resize(strnlen(ptx.text.data(), ptx.text.size()));
 }
 
 }  // namespace

@@ -42,8 +42,8 @@ def ptxas():
     return str(beside_nvcc) if beside_nvcc and beside_nvcc.exists() else shutil.which("ptxas")
 
 
-def run(command, **options):
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **options)
+def run(command):
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr}")
     return done.stdout + done.stderr

@@ -128,8 +128,8 @@ class DepthwiseThread {
     if (!has_columns_[panel]) {
       const BatchIndex none = {};
       gather_columns(product_, none, panel * Panel::kColumns, nullptr, columns);
-      for (int i = 0; i < columns.count;
-           ++i)  // in the place of b's sums, which no epilogue here reads: what taps add to
+      // In the place of b's sums, which no epilogue here reads: what taps add to.
+      for (int i = 0; i < columns.count; ++i)
         columns.sum[i] = wrapping_subtract(0, wrapping_multiply(zero_, weight_.sum[columns.first + i]));
       has_columns_[panel] = true;
     }

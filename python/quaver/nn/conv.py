@@ -141,10 +141,10 @@ class QuantConv2d(Int8Layer):
         images = input.unsqueeze(0) if input.dim() == 3 else input
         q, params = self._codes(images)
         output = self.output
-        result = {"dtype": self.dtype if input.dtype == torch.int8 else input.dtype}
-        if output is not None:
-            result = {"out_zero_point": output.correction, "q_min": output.q_min, "q_max": output.q_max}
-            result["dtype"] = torch.int8
+        if output is None:
+            result = {"dtype": self.dtype if input.dtype == torch.int8 else input.dtype}
+        else:
+            result = {"dtype": torch.int8, **self._of_output()}
         weight_q, weight_scale, bias = self._held("weight_q", "weight_scale", "bias")
         y = ops.int8_conv2d(
             q,

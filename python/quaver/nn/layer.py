@@ -46,6 +46,11 @@ class Int8Layer(Int8Module):
             return x, params
         return ops.quantize(x, params.scale, params.correction, q_min=params.q_min, q_max=params.q_max), params
 
+    def _of_output(self):
+        """The options of an op that makes codes of `output`, beside its scale."""
+        output = self.output
+        return {"out_zero_point": output.correction, "q_min": output.q_min, "q_max": output.q_max}
+
     def config(self):
         """What JSON can hold of the constructor's arguments."""
         return {

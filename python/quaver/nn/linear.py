@@ -156,8 +156,7 @@ class QuantLinear(Int8Layer):
         output = self.output
         if output is None:
             return ops.int8_matmul_dequantize(*operands, dtype=dtype, **options)
-        codes = {"out_zero_point": output.correction, "q_min": output.q_min, "q_max": output.q_max}
-        return ops.int8_matmul_requantize(*operands, output.scale, **codes, **options)
+        return ops.int8_matmul_requantize(*operands, output.scale, **self._of_output(), **options)
 
     def extra_repr(self):
         return (
